@@ -1,0 +1,179 @@
+//! What other members ask of this one. Who they are was checked before.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, TryStreamExt};
+use openraft::errors::{Fatal, RaftError};
+use openraft::raft::TransferLeaderRequest;
+use tally_model::{Answer, Request};
+use tally_proto::peer;
+use tally_proto::peer::forward_answer::Kind;
+use tally_proto::peer::forward_failure::Reason;
+use tokio::time::Instant;
+
+use crate::forward::BATCH_MAX;
+use crate::link::{Answers, LinkError};
+use crate::propose::Attempt;
+use crate::raft::{self, Incomplete, TypeConfig};
+use crate::replica::Replica;
+use crate::snapshot;
+
+/// Passed-on commands of one stream that are under way at a time.
+const FORWARDED_MAX: usize = 4_096;
+
+fn refused(what: impl ToString) -> LinkError {
+    LinkError::Refused(what.to_string())
+}
+
+fn stopped(fatal: Fatal<TypeConfig>) -> LinkError {
+    LinkError::Refused(format!("this member has stopped: {fatal}"))
+}
+
+fn stopped_raft(error: RaftError<TypeConfig>) -> LinkError {
+    stopped(error.unwrap_fatal())
+}
+
+impl Replica {
+    /// Replication: answers come in the order of the requests, each when its entries are on disk.
+    pub fn on_append(
+        &self,
+        requests: impl Stream<Item = peer::AppendRequest> + Send + 'static,
+    ) -> Answers<peer::AppendResponse> {
+        let understood = requests
+            .map(raft::append)
+            .inspect_err(
+                |error: &Incomplete| tracing::error!(%error, "replication cannot be understood"),
+            )
+            // Ends the stream: the leader begins anew.
+            .take_while(|request| futures::future::ready(request.is_ok()))
+            .filter_map(|request| futures::future::ready(request.ok()));
+        let results = self.raft.stream_append(understood);
+        results
+            .map(|result| Ok(raft::append_result_message(result.map_err(stopped)?)))
+            .boxed()
+    }
+
+    /// A candidate asks for this member's vote. Answered when the vote is on disk.
+    ///
+    /// # Errors
+    /// When the request cannot be understood or this member has stopped.
+    pub async fn on_vote(&self, ask: peer::VoteRequest) -> Result<peer::VoteResponse, LinkError> {
+        let request = raft::vote_request(ask).map_err(refused)?;
+        let response = self.raft.vote(request).await.map_err(stopped_raft)?;
+        Ok(raft::vote_response_message(&response))
+    }
+
+    /// Would this member vote for the candidate? Nothing changes.
+    ///
+    /// # Errors
+    /// As for [`Replica::on_vote`].
+    pub async fn on_pre_vote(
+        &self,
+        ask: peer::VoteRequest,
+    ) -> Result<peer::VoteResponse, LinkError> {
+        let request = raft::vote_request(ask).map_err(refused)?;
+        let response = self.raft.pre_vote(request).await.map_err(stopped_raft)?;
+        Ok(raft::vote_response_message(&response))
+    }
+
+    /// The leader asks this member to take over.
+    ///
+    /// # Errors
+    /// As for [`Replica::on_vote`].
+    pub async fn on_transfer_leader(
+        &self,
+        ask: peer::TransferLeaderRequest,
+    ) -> Result<peer::TransferLeaderResponse, LinkError> {
+        let from = ask.from.as_ref().ok_or_else(|| refused("no vote"))?;
+        let last_log = ask.last_log.as_ref().map(raft::log_id);
+        let request = TransferLeaderRequest::new(raft::vote(from), ask.to, last_log);
+        let answer = self.raft.handle_transfer_leader(request).await;
+        let refusal = answer.map_err(stopped)?.err();
+        Ok(peer::TransferLeaderResponse {
+            accepted: refusal.is_none(),
+            reason: refusal.map(|why| why.to_string()).unwrap_or_default(),
+        })
+    }
+
+    /// A whole snapshot, one at a time.
+    ///
+    /// # Errors
+    /// When the snapshot is not what its header and digest say, when another one is being received,
+    /// or when this member has stopped.
+    pub async fn on_install_snapshot(
+        &self,
+        frames: impl Stream<Item = Result<peer::SnapshotFrame, LinkError>> + Send,
+    ) -> Result<peer::InstallSnapshotResponse, LinkError> {
+        let busy = |_| refused("another snapshot is being received");
+        let _one = self.installing.try_lock().map_err(busy)?;
+        let (vote, received) = snapshot::receive(&self.stores.state, frames).await?;
+        let snapshot = raft::snapshot_of(received).map_err(refused)?;
+        let installed = self
+            .raft
+            .install_full_snapshot(raft::vote(&vote), snapshot)
+            .await
+            .map_err(stopped)?;
+        Ok(peer::InstallSnapshotResponse {
+            vote: Some(raft::vote_message(&installed.vote)),
+        })
+    }
+
+    /// Commands that another member passes on.
+    pub fn on_forward(
+        &self,
+        requests: impl Stream<Item = peer::ForwardRequest> + Send + 'static,
+    ) -> BoxStream<'static, peer::ForwardResponse> {
+        let replica = self.clone();
+        requests
+            .flat_map(|request| futures::stream::iter(request.commands))
+            .map(move |command| {
+                let replica = replica.clone();
+                async move { replica.answer_forwarded(command).await }
+            })
+            .buffer_unordered(FORWARDED_MAX)
+            .ready_chunks(BATCH_MAX)
+            .map(|answers| peer::ForwardResponse { answers })
+            .boxed()
+    }
+
+    async fn answer_forwarded(&self, command: peer::ForwardCommand) -> peer::ForwardAnswer {
+        let number = command.number;
+        let kind = match self.propose_forwarded(command).await {
+            Ok(answer) => Kind::Answer(answer.into()),
+            Err(reason) => Kind::Failure(peer::ForwardFailure {
+                reason: reason.into(),
+                leader: self.status.borrow().leader.unwrap_or_default().0,
+            }),
+        };
+        peer::ForwardAnswer {
+            number,
+            kind: Some(kind),
+        }
+    }
+
+    async fn propose_forwarded(&self, command: peer::ForwardCommand) -> Result<Answer, Reason> {
+        let request = command.request.ok_or(Reason::NotLeader)?;
+        // What is appended must be understood by every member when it is applied.
+        let checked = Request::try_from(request).map_err(|error| {
+            tracing::error!(%error, "a passed-on command cannot be understood");
+            Reason::NotLeader
+        })?;
+        let Ok(_permit) = self.inflight.try_acquire() else {
+            self.counts.overloaded.fetch_add(1, Ordering::Relaxed);
+            return Err(Reason::Overloaded);
+        };
+        let deadline =
+            Instant::now() + Duration::from_millis(command.deadline_ms.min(DEADLINE_MS_MAX));
+        match self.propose_here(checked.into(), deadline).await {
+            Ok(answer) => Ok(answer),
+            Err(Attempt::NotLeader | Attempt::Halted(_)) => Err(Reason::NotLeader),
+            Err(Attempt::Overloaded) => Err(Reason::Overloaded),
+            Err(Attempt::Lost) => Err(Reason::Unknown),
+        }
+    }
+}
+
+/// Longest time that a passed-on command waits here.
+const DEADLINE_MS_MAX: u64 = 10 * 60 * 1_000;

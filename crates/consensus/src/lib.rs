@@ -1,0 +1,27 @@
+//! Agrees on an order of commands with the other members.
+//!
+//! The only crate that knows openraft; its types stop at this crate's edge. Clock, randomness,
+//! network and disk are handed in. Knows nothing of sockets, of how bytes reach a disk, or of what a
+//! command means.
+
+mod deps;
+mod forward;
+mod hashes;
+mod incoming;
+mod link;
+mod membership;
+mod propose;
+mod raft;
+mod read;
+mod replica;
+mod snapshot;
+mod status;
+
+pub use deps::{Clock, Deps, Entropy, Stores};
+pub use link::{Answers, LinkError, PeerLink, Transport};
+pub use membership::{Member, Membership};
+pub use propose::{NotAccepted, ProposeError};
+pub use raft::conformance;
+pub use read::{Consistency, ReadError};
+pub use replica::{ManageError, Replica, ReplicaOptions, StartError};
+pub use status::{AppliedMark, Counters, HashMismatch, Role, Status};

@@ -1,0 +1,211 @@
+//! Commands on their way to an answer. Whoever leads appends; everyone else passes the command on
+//! under its tag, again and again while leadership moves, until it is answered or its deadline is
+//! past.
+
+use std::time::Duration;
+
+use openraft::errors::ClientWriteError;
+use openraft::impls::OneshotResponder;
+use openraft::raft::ClientWriteResult;
+use tally_model::{Answer, MemberId, Request};
+use tally_proto::storage;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::forward::ForwardError;
+use crate::raft::{Proposal, TypeConfig};
+use crate::replica::Replica;
+use crate::status::count;
+
+/// How long to wait for news of a leader before asking again.
+const LEADER_NEWS: Duration = Duration::from_millis(20);
+
+/// Why a command was not taken. Nothing of it will ever take effect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAccepted {
+    /// Too many commands are under way.
+    #[error("too many commands are under way")]
+    Overloaded,
+    /// No leader could be reached in time.
+    #[error("no leader could be reached in time")]
+    NoLeader,
+    /// This member has stopped.
+    #[error("this member has stopped: {0}")]
+    Halted(String),
+}
+
+/// Why there is no answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// See [`NotAccepted`]: sending it again is safe, under any tag.
+    #[error(transparent)]
+    NotAccepted(#[from] NotAccepted),
+    /// It may take effect, or have taken effect. Sending it again is safe under the same tag only.
+    #[error("the outcome is unknown")]
+    Unknown,
+}
+
+/// How one attempt ended without an answer.
+#[derive(Debug)]
+pub(crate) enum Attempt {
+    /// Nothing was appended; the leader that is known instead.
+    NotLeader,
+    /// Too much under way where it was to be appended; nothing was.
+    Overloaded,
+    /// It may have been appended.
+    Lost,
+    /// The replica has stopped before it was appended.
+    Halted(String),
+}
+
+impl Replica {
+    /// Proposes a command and waits for what apply decided, until `deadline`.
+    ///
+    /// A tagged command takes effect at most once however often it is proposed. An untagged one is
+    /// sent again too: opening a second session leaves an idle one, and a cluster is founded once.
+    ///
+    /// # Errors
+    /// See [`ProposeError`], which says what a retry risks.
+    pub async fn propose(
+        &self,
+        request: Request,
+        deadline: std::time::Instant,
+    ) -> Result<Answer, ProposeError> {
+        count(&self.counts.proposals);
+        let Ok(_permit) = self.inflight.try_acquire() else {
+            count(&self.counts.overloaded);
+            return Err(NotAccepted::Overloaded.into());
+        };
+        let deadline = Instant::from_std(deadline);
+        let request = storage::Request::from(&request);
+        let mut maybe_appended = false;
+        let refusal = loop {
+            let attempt = match self.attempt(&request, deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(attempt) => attempt,
+            };
+            match attempt {
+                Attempt::NotLeader => self.leader_news(deadline).await,
+                Attempt::Lost => maybe_appended = true,
+                Attempt::Overloaded => break NotAccepted::Overloaded,
+                Attempt::Halted(why) => break NotAccepted::Halted(why),
+            }
+            if Instant::now() >= deadline {
+                break NotAccepted::NoLeader;
+            }
+            count(&self.counts.retried);
+        };
+        if maybe_appended {
+            return Err(ProposeError::Unknown);
+        }
+        if refusal == NotAccepted::Overloaded {
+            count(&self.counts.overloaded);
+        }
+        Err(refusal.into())
+    }
+
+    /// Proposes once, to whoever leads now, and gives up when leadership moves.
+    async fn attempt(
+        &self,
+        request: &storage::Request,
+        deadline: Instant,
+    ) -> Result<Answer, Attempt> {
+        let (leader, halted) = {
+            let status = self.status.borrow();
+            (status.leader, status.halted.clone())
+        };
+        if let Some(why) = halted {
+            return Err(Attempt::Halted(why));
+        }
+        let Some(leader) = leader else {
+            return Err(Attempt::NotLeader);
+        };
+        let answer = async {
+            if leader == self.options.member {
+                self.propose_here(request.clone(), deadline).await
+            } else {
+                self.pass_on(leader, request.clone(), deadline).await
+            }
+        };
+        tokio::select! {
+            // The answer first: it may be there although leadership has moved.
+            biased;
+            answer = answer => answer,
+            () = self.leader_is_not(leader) => Err(Attempt::Lost),
+        }
+    }
+
+    /// Appends here, if this member leads, and waits until it is applied.
+    pub(crate) async fn propose_here(
+        &self,
+        request: storage::Request,
+        deadline: Instant,
+    ) -> Result<Answer, Attempt> {
+        let proposal = Proposal(storage::Proposal {
+            request: Some(request),
+            unix_ms: self.deps.clock.unix_ms(),
+        });
+        let (responder, answered) =
+            OneshotResponder::<TypeConfig, ClientWriteResult<TypeConfig>>::new_pair();
+        let submitted = self.raft.client_write_ff(proposal, Some(responder)).await;
+        submitted.map_err(|fatal| Attempt::Halted(fatal.to_string()))?;
+        let Ok(Ok(written)) = timeout_at(deadline, answered).await else {
+            // Late, or the replica stopped while it was under way.
+            return Err(Attempt::Lost);
+        };
+        match written {
+            Ok(response) => response.data.ok_or(Attempt::Lost),
+            Err(ClientWriteError::ForwardToLeader(_)) => Err(Attempt::NotLeader),
+            Err(ClientWriteError::LogEntryDiscarded(_)) => Err(Attempt::Lost),
+            Err(
+                error @ (ClientWriteError::ChangeMembershipError(_)
+                | ClientWriteError::PreconditionFailed(_)),
+            ) => {
+                tracing::error!(%error, "a command was refused for a reason that commands do not have");
+                Err(Attempt::Lost)
+            }
+        }
+    }
+
+    async fn pass_on(
+        &self,
+        leader: MemberId,
+        request: storage::Request,
+        deadline: Instant,
+    ) -> Result<Answer, Attempt> {
+        count(&self.counts.forwarded);
+        let Some(link) = self.link(leader) else {
+            return Err(Attempt::NotLeader);
+        };
+        let forwarded = self.forwarder.forward(leader, link, request, deadline);
+        match timeout_at(deadline, forwarded).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(ForwardError::NotSent | ForwardError::NotLeader)) => Err(Attempt::NotLeader),
+            Ok(Err(ForwardError::Overloaded)) => Err(Attempt::Overloaded),
+            Ok(Err(ForwardError::Lost)) | Err(_) => Err(Attempt::Lost),
+        }
+    }
+
+    /// Resolves when this member believes in another leader than `leader`. That there is none for a
+    /// moment is no news: the same one may go on.
+    async fn leader_is_not(&self, leader: MemberId) {
+        let mut status = self.status.clone();
+        let moved = status.wait_for(|status| {
+            let another = status.leader.is_some_and(|now| now != leader);
+            another || status.halted.is_some()
+        });
+        if moved.await.is_err() {
+            // The replica is being dropped, and the attempt with it.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits for a change of leadership, but not for long: who refused may know it already.
+    pub(crate) async fn leader_news(&self, deadline: Instant) {
+        let mut status = self.status.clone();
+        let before = status.borrow_and_update().leader;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let changed = status.wait_for(|status| status.leader != before);
+        // News or not, the caller looks again.
+        let _ = timeout(left.min(LEADER_NEWS), changed).await;
+    }
+}

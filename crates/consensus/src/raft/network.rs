@@ -1,0 +1,208 @@
+//! Links to other members in openraft's terms. Every trait is implemented in full: the defaults of
+//! `RaftNetworkV2` grant every pre-vote, refuse leader transfer and replicate one request at a time.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::{
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
+    RPCTypes, RaftNetworkFactory,
+};
+use openraft::raft::TransferLeaderError;
+use openraft::raft::{
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::type_config::alias;
+use tally_model::MemberId;
+use tally_proto::peer;
+use tally_storage::Snapshot;
+
+use super::convert::{self, Incomplete};
+use super::{Node, TypeConfig, Vote};
+use crate::link::{LinkError, PeerLink, Transport};
+use crate::snapshot;
+
+type RpcError = RPCError<TypeConfig>;
+
+/// How long to leave a member alone that could not be reached.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// Makes the links that openraft asks for.
+pub(crate) struct Network {
+    pub(crate) member: MemberId,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) snapshot_chunk_bytes: usize,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = NetworkLink;
+
+    async fn new_client(&mut self, target: u64, node: &Node) -> NetworkLink {
+        NetworkLink {
+            member: self.member,
+            target,
+            link: self.transport.link(&node.member(MemberId(target))),
+            snapshot_chunk_bytes: self.snapshot_chunk_bytes,
+        }
+    }
+}
+
+/// One link.
+pub(crate) struct NetworkLink {
+    member: MemberId,
+    target: u64,
+    link: Arc<dyn PeerLink>,
+    snapshot_chunk_bytes: usize,
+}
+
+fn rpc_error(error: LinkError) -> RpcError {
+    match error {
+        LinkError::Unreachable(_) | LinkError::Refused(_) => {
+            RPCError::Unreachable(Unreachable::from_string(error))
+        }
+        LinkError::Broken(_) => RPCError::Network(NetworkError::from_string(error)),
+    }
+}
+
+fn incomplete(error: Incomplete) -> RpcError {
+    RPCError::Network(NetworkError::from_string(error))
+}
+
+impl NetworkLink {
+    /// Waits for an answer no longer than openraft would.
+    async fn call<T>(
+        &self,
+        action: RPCTypes,
+        option: &RPCOption,
+        call: BoxFuture<'_, Result<T, LinkError>>,
+    ) -> Result<T, RpcError> {
+        let timeout = option.hard_ttl();
+        match tokio::time::timeout(timeout, call).await {
+            Ok(answer) => answer.map_err(rpc_error),
+            Err(_) => Err(RPCError::Timeout(Timeout {
+                action,
+                id: self.member.0,
+                target: self.target,
+                timeout,
+            })),
+        }
+    }
+}
+
+impl NetStreamAppend<TypeConfig> for NetworkLink {
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        async move {
+            let requests = input.map(convert::append_message).boxed();
+            let answers = self.link.append(requests).await.map_err(rpc_error)?;
+            let results = answers.map(|answer| {
+                let answer = answer.map_err(rpc_error)?;
+                convert::append_result(answer).map_err(incomplete)
+            });
+            Ok(results.boxed())
+        }
+        .boxed()
+    }
+}
+
+impl NetVote<TypeConfig> for NetworkLink {
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let call = self.link.vote(convert::vote_request_message(&request));
+        let answer = self.call(RPCTypes::Vote, &option, call).await?;
+        convert::vote_response(answer).map_err(incomplete)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let call = self.link.pre_vote(convert::vote_request_message(&request));
+        let answer = self.call(RPCTypes::Vote, &option, call).await?;
+        convert::vote_response(answer).map_err(incomplete)
+    }
+}
+
+impl NetTransferLeader<TypeConfig> for NetworkLink {
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        let message = peer::TransferLeaderRequest {
+            from: Some(convert::vote_message(request.from_leader())),
+            to: *request.to_node_id(),
+            last_log: request.last_log_id().map(convert::log_id_message),
+        };
+        let call = self.link.transfer_leader(message);
+        let answer = self.call(RPCTypes::TransferLeader, &option, call).await?;
+        if answer.accepted {
+            return Ok(Ok(()));
+        }
+        tracing::info!(
+            target = self.target,
+            why = answer.reason,
+            "leadership was not taken over"
+        );
+        Ok(Err(TransferLeaderError::LogNotFlushed {
+            expected: request.last_log_id().cloned(),
+            actual: None,
+        }))
+    }
+}
+
+impl NetSnapshot<TypeConfig> for NetworkLink {
+    type SnapshotData = Snapshot;
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: alias::SnapshotOf<TypeConfig, Snapshot>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let vote = convert::vote_message(&vote);
+        let frames = snapshot::frames(vote, snapshot.snapshot, self.snapshot_chunk_bytes);
+        let sent = tokio::select! {
+            sent = self.link.install_snapshot(frames) => sent,
+            closed = cancel => return Err(closed.into()),
+        };
+        let answer = sent.map_err(|error| match error {
+            LinkError::Unreachable(_) | LinkError::Refused(_) => {
+                StreamingError::Unreachable(Unreachable::from_string(error))
+            }
+            LinkError::Broken(_) => StreamingError::Network(NetworkError::from_string(error)),
+        })?;
+        let vote = answer.vote.as_ref().map(convert::vote);
+        let missing = || StreamingError::Network(NetworkError::from_string(Incomplete("vote")));
+        Ok(SnapshotResponse::new(vote.ok_or_else(missing)?))
+    }
+}
+
+impl NetBackoff<TypeConfig> for NetworkLink {
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(RETRY_AFTER)))
+    }
+}

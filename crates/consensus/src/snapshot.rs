@@ -1,0 +1,108 @@
+//! Snapshots on their way between members: a header, chunks, and the digest.
+
+use std::io;
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use tally_proto::peer::snapshot_frame::Kind;
+use tally_proto::peer::{SnapshotChunk, SnapshotEnd, SnapshotFrame, SnapshotHeader};
+use tally_proto::storage;
+use tally_storage::{Snapshot, SnapshotPiece, SnapshotReceiver, StateStore};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::link::LinkError;
+
+/// Frames between the disk and the network at a time.
+const FRAMES_WAITING_MAX: usize = 4;
+
+fn frame(kind: Kind) -> SnapshotFrame {
+    SnapshotFrame { kind: Some(kind) }
+}
+
+/// A snapshot as frames. A file that cannot be read ends them early, which the receiver notices.
+pub(crate) fn frames(
+    vote: storage::Vote,
+    snapshot: Snapshot,
+    chunk_bytes_max: usize,
+) -> BoxStream<'static, SnapshotFrame> {
+    let (send, frames) = mpsc::channel(FRAMES_WAITING_MAX);
+    tokio::task::spawn_blocking(move || {
+        let header = SnapshotHeader {
+            vote: Some(vote),
+            meta: Some(snapshot.meta().clone()),
+        };
+        let mut sent = send.blocking_send(frame(Kind::Header(header)));
+        for piece in snapshot.frames(chunk_bytes_max) {
+            let kind = match piece {
+                Ok(SnapshotPiece::Chunk { file, offset, data }) => {
+                    Kind::Chunk(SnapshotChunk { file, offset, data })
+                }
+                Ok(SnapshotPiece::End { digest }) => Kind::End(SnapshotEnd {
+                    digest: digest.to_vec(),
+                }),
+                Err(error) => {
+                    tracing::error!(?snapshot, %error, "a snapshot cannot be sent");
+                    return;
+                }
+            };
+            if sent.is_err() {
+                // The receiver went away.
+                return;
+            }
+            sent = send.blocking_send(frame(kind));
+        }
+    });
+    ReceiverStream::new(frames).boxed()
+}
+
+fn refused(what: impl ToString) -> LinkError {
+    LinkError::Refused(what.to_string())
+}
+
+/// Takes the frames of a snapshot to disk, and gives the leader's vote and the snapshot.
+pub(crate) async fn receive(
+    state: &StateStore,
+    frames: impl Stream<Item = Result<SnapshotFrame, LinkError>> + Send,
+) -> Result<(storage::Vote, Snapshot), LinkError> {
+    let mut frames = std::pin::pin!(frames);
+    let first = frames
+        .next()
+        .await
+        .transpose()?
+        .and_then(|frame| frame.kind);
+    let Some(Kind::Header(SnapshotHeader {
+        vote: Some(vote),
+        meta: Some(meta),
+    })) = first
+    else {
+        return Err(refused("a snapshot begins with its header"));
+    };
+    let receiver = state.receive(meta).map_err(refused)?;
+    let (send, pieces) = mpsc::channel(FRAMES_WAITING_MAX);
+    let writing = tokio::task::spawn_blocking(move || write(receiver, pieces));
+    while let Some(frame) = frames.next().await {
+        let Some(kind) = frame?.kind else {
+            return Err(refused("a frame without content"));
+        };
+        if send.send(kind).await.is_err() {
+            // The writer has found something wrong, and says what.
+            break;
+        }
+    }
+    drop(send);
+    let snapshot = writing.await.map_err(refused)?.map_err(refused)?;
+    Ok((vote, snapshot))
+}
+
+fn write(mut receiver: SnapshotReceiver, mut pieces: mpsc::Receiver<Kind>) -> io::Result<Snapshot> {
+    let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+    while let Some(kind) = pieces.blocking_recv() {
+        match kind {
+            Kind::Header(_) => return Err(invalid("a second header")),
+            Kind::Chunk(chunk) => receiver.write(&chunk.file, chunk.offset, &chunk.data)?,
+            Kind::End(end) => return receiver.finish(&end.digest),
+        }
+    }
+    Err(invalid("the snapshot ended before its digest"))
+}

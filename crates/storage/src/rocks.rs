@@ -1,0 +1,104 @@
+//! How RocksDB is set up: small, quiet, and strict about what it reads.
+
+use std::path::Path;
+
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, ErrorKind, LogLevel, Options,
+    ReadOptions, WriteOptions,
+};
+
+/// Memory for the blocks of one instance.
+const BLOCK_CACHE_BYTES: usize = 4 << 20;
+/// Memory for the latest writes of one instance; two such buffers exist while one is flushed.
+const WRITE_BUFFER_BYTES: usize = 4 << 20;
+const OPEN_FILES_MAX: i32 = 128;
+const BACKGROUND_JOBS_MAX: i32 = 2;
+const MANIFEST_BYTES_MAX: usize = 4 << 20;
+const INFO_LOG_BYTES_MAX: usize = 1 << 20;
+const INFO_LOGS_MAX: usize = 2;
+const BLOOM_BITS_PER_KEY: f64 = 10.0;
+
+fn options() -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
+    table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_format_version(5);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_max_write_buffer_number(2);
+    options.set_max_background_jobs(BACKGROUND_JOBS_MAX);
+    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_max_manifest_file_size(MANIFEST_BYTES_MAX);
+    options.set_paranoid_checks(true);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options.set_skip_stats_update_on_db_open(true);
+    options.set_log_level(LogLevel::Warn);
+    options.set_max_log_file_size(INFO_LOG_BYTES_MAX);
+    options.set_keep_log_file_num(INFO_LOGS_MAX);
+    options
+}
+
+/// Opens the instance of the raft log.
+///
+/// Recovery takes the write-ahead log up to the first record that is not whole. It cannot tell a
+/// torn tail from a damaged acknowledged entry; the floor file does (see `log::floor`).
+pub(crate) fn open_log(path: &Path) -> Result<DB, rocksdb::Error> {
+    let mut options = options();
+    options.create_if_missing(true);
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    DB::open(&options, path)
+}
+
+/// Opens one generation of the state.
+pub(crate) fn open_state(path: &Path) -> Result<DB, rocksdb::Error> {
+    let mut options = options();
+    options.create_if_missing(true);
+    DB::open(&options, path)
+}
+
+/// Opens a checkpoint to look into it. It may leave an info log behind, and nothing else.
+pub(crate) fn open_checkpoint(path: &Path) -> Result<DB, rocksdb::Error> {
+    DB::open_for_read_only(&options(), path, false)
+}
+
+/// A write that is on disk when it returns.
+pub(crate) fn synced() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    options
+}
+
+/// A write that survives the process, not the machine.
+pub(crate) fn unsynced() -> WriteOptions {
+    WriteOptions::default()
+}
+
+/// A write that survives nothing until the next flush.
+pub(crate) fn unlogged() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.disable_wal(true);
+    options
+}
+
+/// Reads of keys below `until`.
+pub(crate) fn bounded_by(until: Vec<u8>) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_iterate_upper_bound(until);
+    options
+}
+
+/// True when opening failed for a reason that lies outside the files: no space, no permission, too
+/// many open files. Everything else means that the files are not what was written.
+pub(crate) fn is_environment(error: &rocksdb::Error) -> bool {
+    const SIGNS: [&str; 4] = [
+        "No space left",
+        "Permission denied",
+        "Too many open files",
+        "Read-only file system",
+    ];
+    error.kind() == ErrorKind::IOError && SIGNS.iter().any(|sign| error.as_ref().contains(sign))
+}

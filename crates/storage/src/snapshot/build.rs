@@ -1,0 +1,116 @@
+//! Builds a snapshot out of a RocksDB checkpoint, while the state goes on changing.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+
+use rocksdb::DB;
+use rocksdb::checkpoint::Checkpoint;
+use tally_proto::storage::{SnapshotFile, SnapshotMeta};
+
+use super::digest::SnapshotDigest;
+use super::shelf::Shelf;
+use super::{SNAPSHOT_FILES_MAX, Snapshot};
+use crate::failure::lock;
+use crate::{durable, rocks, state};
+
+/// Bytes read at once.
+const READ_BYTES: usize = 64 << 10;
+
+impl Shelf {
+    /// Builds a snapshot and makes it the current one; gives the current one when nothing was
+    /// applied since it was made.
+    pub(crate) fn build(&self, db: &DB) -> io::Result<Snapshot> {
+        let _building = lock(&self.building);
+        let stage = self.stage()?;
+        let directory = stage.files();
+        // The state has no write-ahead log: the checkpoint holds what was flushed, and flushes.
+        Checkpoint::new(db)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(&directory))
+            .map_err(|error| io::Error::other(error.into_string()))?;
+        let files = list(&directory)?;
+        // Entries were applied meanwhile, so only the checkpoint itself knows where it stands.
+        let (applied, hash) = read_position(&directory, &files)?;
+        if let Some(current) = self.current()
+            && current.meta().applied.as_ref() == Some(&applied)
+        {
+            return Ok(current);
+        }
+        let digest = digest(&directory, &files)?;
+        let meta = SnapshotMeta {
+            applied: Some(applied),
+            files,
+            state_hash: hash.to_be_bytes().to_vec(),
+        };
+        let snapshot = stage.finish(meta, digest)?;
+        self.set_current(snapshot.clone());
+        Ok(snapshot)
+    }
+}
+
+/// The files of a directory, by name.
+fn list(directory: &Path) -> io::Result<Vec<SnapshotFile>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        files.push(SnapshotFile {
+            name: entry.file_name().to_string_lossy().into_owned(),
+            length: entry.metadata()?.len(),
+        });
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    if files.len() > SNAPSHOT_FILES_MAX {
+        return Err(io::Error::other(format!(
+            "the state has {} files, at most {SNAPSHOT_FILES_MAX} are allowed",
+            files.len()
+        )));
+    }
+    Ok(files)
+}
+
+/// Opens a checkpoint, asks where it stands, and removes what the opening left behind.
+fn read_position(
+    directory: &Path,
+    files: &[SnapshotFile],
+) -> io::Result<(tally_proto::storage::AppliedState, u128)> {
+    let db =
+        rocks::open_checkpoint(directory).map_err(|error| io::Error::other(error.into_string()))?;
+    let position = state::position(&db).map_err(io::Error::other)?;
+    drop(db);
+    for left in list(directory)? {
+        if !files.iter().any(|file| file.name == left.name) {
+            fs::remove_file(directory.join(left.name))?;
+        }
+    }
+    Ok(position)
+}
+
+/// Reads every file once: fsyncs it, and computes the digest.
+fn digest(directory: &Path, files: &[SnapshotFile]) -> io::Result<[u8; 32]> {
+    let mut digest = SnapshotDigest::default();
+    let mut buffer = vec![0; READ_BYTES];
+    for file in files {
+        let path = directory.join(&file.name);
+        durable::sync_file(&path)?;
+        let mut open = File::open(&path)?;
+        let mut length = 0;
+        digest.begin(file);
+        loop {
+            match open.read(&mut buffer)? {
+                0 => break,
+                bytes => {
+                    digest.add(&buffer[..bytes]);
+                    length += bytes as u64;
+                }
+            }
+        }
+        if length != file.length {
+            return Err(io::Error::other(format!(
+                "{} has {length} bytes, expected {}",
+                path.display(),
+                file.length
+            )));
+        }
+    }
+    Ok(digest.finish())
+}

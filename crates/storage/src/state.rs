@@ -1,0 +1,409 @@
+//! The replicated state on disk: what applying the raft log, entry by entry, has come to.
+//!
+//! Each entry is one atomic RocksDB batch: its effects, its outcome, and where the state then
+//! stands in the log. The write-ahead log is off: after a crash the state is that of the last
+//! flush, and the raft log, purged only up to what a snapshot made durable, is applied again from
+//! there.
+//!
+//! Knows nothing of what a command means (`tally_model::apply` does) and nothing of consensus.
+
+mod effects;
+mod generation;
+mod view;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use tally_model::{Answer, Request, Stamp};
+use tally_proto::storage::log_entry::Payload;
+use tally_proto::storage::{AppliedState, LogEntry, LogId, Membership, Proposal, SnapshotMeta};
+
+pub(crate) use generation::position;
+pub use view::StateView;
+
+use crate::directory::{DirectoryLock, OpenError};
+use crate::failure::{Failure, OnFailure, lock};
+use crate::rocks;
+use crate::snapshot::{Shelf, Snapshot, SnapshotReceiver};
+use effects::Effects;
+use generation::{Generation, Generations};
+
+/// State hashes remembered for comparison with other members.
+pub const RECENT_HASHES_MAX: usize = 1_024;
+
+/// How a state is opened.
+pub struct StateOptions {
+    /// Called when the state fails; the process must stop.
+    pub on_failure: OnFailure,
+}
+
+/// The replicated state. Clones are handles to the same state.
+#[derive(Clone)]
+pub struct StateStore {
+    shared: Arc<Shared>,
+}
+
+/// Reads the replicated state and cannot change it.
+#[derive(Clone)]
+pub struct StateReader {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    failure: Failure,
+    generation: RwLock<Arc<Generation>>,
+    generations: Generations,
+    shelf: Arc<Shelf>,
+    /// Held while the state changes: by one entry, or by the installation of a snapshot.
+    changing: Mutex<()>,
+    position: Mutex<Position>,
+    _lock: Arc<DirectoryLock>,
+}
+
+/// Where the state stands, kept in memory so that asking never waits for a disk.
+struct Position {
+    applied: AppliedState,
+    hash: u128,
+    /// Ascending by index.
+    recent: VecDeque<(u64, u128)>,
+}
+
+impl Position {
+    fn move_to(&mut self, applied: AppliedState, hash: u128) {
+        if let Some(id) = applied.last_applied {
+            if self.recent.len() == RECENT_HASHES_MAX {
+                self.recent.pop_front();
+            }
+            self.recent.push_back((id.index, hash));
+        }
+        self.applied = applied;
+        self.hash = hash;
+    }
+}
+
+impl Shared {
+    fn generation(&self) -> Arc<Generation> {
+        self.generation
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn with_view<T>(&self, read: impl FnOnce(&StateView<'_>) -> T) -> io::Result<T> {
+        self.failure.check()?;
+        let generation = self.generation();
+        let view = StateView::new(generation.db().snapshot());
+        let answer = read(&view);
+        match view.into_broken() {
+            None => Ok(answer),
+            Some(what) => Err(self.failure.fail(what)),
+        }
+    }
+}
+
+impl StateReader {
+    /// See [`StateStore::with_view`].
+    pub fn with_view<T>(&self, read: impl FnOnce(&StateView<'_>) -> T) -> io::Result<T> {
+        self.shared.with_view(read)
+    }
+}
+
+impl StateStore {
+    pub(crate) fn open(
+        directory: &Path,
+        name: String,
+        lock: Arc<DirectoryLock>,
+        options: StateOptions,
+    ) -> Result<Self, OpenError> {
+        let generations = Generations::open(directory, &name)?;
+        let path = generations.current_path();
+        let damaged = |why: String| OpenError::damaged(path.clone(), &name, why);
+        let generation =
+            Generation::open(path.clone()).map_err(|error| {
+                match rocks::is_environment(&error) {
+                    true => OpenError::Io {
+                        path: path.clone(),
+                        source: io::Error::other(error.into_string()),
+                    },
+                    false => damaged(error.into_string()),
+                }
+            })?;
+        let (applied, hash) = generation.position().map_err(damaged)?;
+        let shelf = Shelf::open(directory, &name, applied.last_applied)?;
+        let mut position = Position {
+            applied: AppliedState::default(),
+            hash,
+            recent: VecDeque::new(),
+        };
+        position.move_to(applied, hash);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                failure: Failure::new(options.on_failure),
+                generation: RwLock::new(Arc::new(generation)),
+                generations,
+                shelf: Arc::new(shelf),
+                changing: Mutex::new(()),
+                position: Mutex::new(position),
+                _lock: lock,
+            }),
+        })
+    }
+
+    /// Where the state stands in the log. Never waits for a disk.
+    pub fn applied(&self) -> AppliedState {
+        lock(&self.shared.position).applied.clone()
+    }
+
+    /// Applies one entry, which must come after the last applied one; the answer is there for
+    /// proposals. Visible at once, on disk after the next flush or snapshot. An error means that
+    /// the state has failed, except for an entry that was applied already.
+    pub fn apply(&self, entry: &LogEntry) -> io::Result<Option<Answer>> {
+        let shared = &*self.shared;
+        let _changing = lock(&shared.changing);
+        shared.failure.check()?;
+        let (mut applied, hash) = {
+            let position = lock(&shared.position);
+            (position.applied.clone(), position.hash)
+        };
+        let id = entry.id.ok_or_else(|| {
+            shared
+                .failure
+                .fail("an entry without an id is to be applied")
+        })?;
+        if let Some(last) = applied.last_applied.filter(|last| last.index >= id.index) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "entry {} is to be applied, and {} was applied already",
+                    id.index, last.index
+                ),
+            ));
+        }
+        applied.last_applied = Some(id);
+        let generation = shared.generation();
+        let view = StateView::new(generation.db().snapshot());
+        let mut effects = Effects::new(&view);
+        let answer = match &entry.payload {
+            Some(Payload::Proposal(proposal)) => Some(
+                decide(&view, &mut effects, id.index, proposal)
+                    .map_err(|what| shared.failure.fail(what))?,
+            ),
+            Some(Payload::Membership(membership)) => {
+                set_membership(&mut applied, id, membership);
+                None
+            }
+            Some(Payload::Blank(_)) => None,
+            None => {
+                let what = format!(
+                    "entry {} has a payload that this version does not know",
+                    id.index
+                );
+                return Err(shared.failure.fail(what));
+            }
+        };
+        let (batch, hash) = effects.finish(&applied, hash);
+        if let Some(what) = view.into_broken() {
+            return Err(shared.failure.fail(what));
+        }
+        generation
+            .db()
+            .write_opt(batch, &rocks::unlogged())
+            .map_err(|error| {
+                shared
+                    .failure
+                    .fail(format!("the state cannot be written: {error}"))
+            })?;
+        lock(&shared.position).move_to(applied, hash);
+        Ok(answer)
+    }
+
+    /// Shows the state, as it stands after one entry, to a closure. Cheap: takes no lock that apply
+    /// holds. When a read fails the result is thrown away and the state has failed.
+    pub fn with_view<T>(&self, read: impl FnOnce(&StateView<'_>) -> T) -> io::Result<T> {
+        self.shared.with_view(read)
+    }
+
+    /// A handle that can only read.
+    pub fn reader(&self) -> StateReader {
+        StateReader {
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// Index of the last applied entry (0 for none) and the state hash after it.
+    pub fn state_hash(&self) -> (u64, u128) {
+        let position = lock(&self.shared.position);
+        (
+            position.applied.last_applied.map_or(0, |id| id.index),
+            position.hash,
+        )
+    }
+
+    /// State hashes after recent entries, ascending by index, at most [`RECENT_HASHES_MAX`].
+    pub fn recent_hashes(&self) -> Vec<(u64, u128)> {
+        lock(&self.shared.position).recent.iter().copied().collect()
+    }
+
+    /// Computes the state hash from every row: what the incrementally kept one must equal. Reads
+    /// the whole state.
+    pub fn computed_hash(&self) -> io::Result<u128> {
+        self.with_view(|view| view.computed_hash())
+    }
+
+    /// Makes everything applied so far durable. Gives the id of an entry that is certainly on disk.
+    pub fn flush(&self) -> io::Result<Option<LogId>> {
+        self.shared.failure.check()?;
+        let before = self.applied().last_applied;
+        let generation = self.shared.generation();
+        generation.db().flush().map_err(|error| {
+            self.shared
+                .failure
+                .fail(format!("the state cannot be flushed: {error}"))
+        })?;
+        Ok(before)
+    }
+
+    /// Makes a snapshot of the state as it stands, while entries go on being applied. Durable on
+    /// return, and the current one. What it holds need no longer stand in the log. Slow: reads all
+    /// of the state once.
+    pub fn build_snapshot(&self) -> io::Result<Snapshot> {
+        self.shared.failure.check()?;
+        let generation = self.shared.generation();
+        self.shared.shelf.build(generation.db()).map_err(|error| {
+            self.shared
+                .failure
+                .fail(format!("no snapshot can be made: {error}"))
+        })
+    }
+
+    /// The newest snapshot that was built or installed.
+    pub fn current_snapshot(&self) -> Option<Snapshot> {
+        self.shared.shelf.current()
+    }
+
+    /// Begins to receive a snapshot from another member. Refuses metadata out of bounds.
+    pub fn receive(&self, meta: SnapshotMeta) -> io::Result<SnapshotReceiver> {
+        self.shared.failure.check()?;
+        self.shared.shelf.clone().receive(meta)
+    }
+
+    /// Replaces the state by a snapshot, which becomes the current one. Until it is whole on disk
+    /// and was opened, the old state stands: a snapshot that is refused (`InvalidData`,
+    /// `InvalidInput`) changes nothing. Slow: copies files.
+    pub fn install(&self, snapshot: &Snapshot) -> io::Result<()> {
+        let shared = &*self.shared;
+        let _changing = lock(&shared.changing);
+        shared.failure.check()?;
+        let new = snapshot
+            .meta()
+            .applied
+            .as_ref()
+            .and_then(|applied| applied.last_applied);
+        let old = lock(&shared.position).applied.last_applied;
+        if new.map(|id| id.index) < old.map(|id| id.index) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("a snapshot of {new:?} would take the state back from {old:?}"),
+            ));
+        }
+        let staged = shared
+            .generations
+            .stage(snapshot)
+            .map_err(|error| self.disk_failed(error))?;
+        let (applied, hash) = staged.position().map_err(invalid_data)?;
+        check_position(snapshot.meta(), &applied, hash)?;
+        shared
+            .generations
+            .adopt(&staged)
+            .map_err(|error| self.disk_failed(error))?;
+        let replaced = {
+            let mut generation = shared
+                .generation
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *generation, Arc::new(staged))
+        };
+        replaced.remove_when_unused();
+        lock(&shared.position).move_to(applied, hash);
+        shared.shelf.set_current(snapshot.clone());
+        Ok(())
+    }
+
+    /// Why the state has failed; `None` while it works.
+    pub fn failed(&self) -> Option<String> {
+        self.shared.failure.found()
+    }
+
+    /// A refusal of what was received stays one; anything else is the disk's, and final.
+    fn disk_failed(&self, error: io::Error) -> io::Error {
+        match error.kind() {
+            io::ErrorKind::InvalidData => error,
+            _ => self
+                .shared
+                .failure
+                .fail(format!("a snapshot cannot be installed: {error}")),
+        }
+    }
+}
+
+impl fmt::Debug for StateStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateStore")
+            .field("state_hash", &self.state_hash())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs the state machine for one proposal.
+fn decide(
+    view: &StateView<'_>,
+    effects: &mut Effects<'_>,
+    index: u64,
+    proposal: &Proposal,
+) -> Result<Answer, String> {
+    let request = proposal
+        .request
+        .clone()
+        .ok_or_else(|| format!("entry {index} holds no request"))?;
+    let request = Request::try_from(request)
+        .map_err(|error| format!("entry {index} cannot be decoded: {error}"))?;
+    let stamp = Stamp {
+        index,
+        unix_ms: proposal.unix_ms,
+    };
+    let (answer, changes) = tally_model::apply(view, stamp, &request);
+    // A view that broke has shown things that do not stand; what came of them is not written.
+    if let Some(what) = view.broken() {
+        return Err(what);
+    }
+    for change in &changes {
+        change.write_to(effects);
+    }
+    Ok(answer)
+}
+
+fn set_membership(applied: &mut AppliedState, id: LogId, membership: &Membership) {
+    applied.membership_at = Some(id);
+    applied.membership = Some(membership.clone());
+}
+
+/// Refuses a snapshot whose content is not what its metadata says.
+fn check_position(meta: &SnapshotMeta, applied: &AppliedState, hash: u128) -> io::Result<()> {
+    if meta.applied.as_ref() != Some(applied) || meta.state_hash != hash.to_be_bytes() {
+        return Err(invalid_data(format!(
+            "the snapshot says that it stands at {:?}, and stands at {:?} with state hash {hash:032x}",
+            meta.applied
+                .as_ref()
+                .and_then(|applied| applied.last_applied),
+            applied.last_applied
+        )));
+    }
+    Ok(())
+}
+
+fn invalid_data(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}

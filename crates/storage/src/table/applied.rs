@@ -1,0 +1,8 @@
+//! `applied`: where the state stands in the log, and the membership. Written with every entry, in
+//! the same batch as its effects; lives for ever.
+//!
+//! layout: [TAG] -> tally.storage.v1.AppliedState
+
+pub(crate) const TAG: u8 = 1;
+
+pub(crate) const KEY: [u8; 1] = [TAG];

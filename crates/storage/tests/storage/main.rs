@@ -1,0 +1,12 @@
+//! The stores on real disks: restarts, damage, snapshots.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod damage;
+mod directory;
+mod log;
+mod member;
+mod properties;
+mod restart;
+mod script;
+mod snapshots;
+mod state;

@@ -1,0 +1,164 @@
+//! Whatever is asked, in whatever order: the disk gives what memory gives, and a snapshot with the
+//! rest of the log gives what the whole log gives.
+
+use proptest::prelude::*;
+use tally_model::memory::MemoryState;
+use tally_model::{Command, Marker, Request, Revision, Settings, Stamp, StorageState, View};
+use tally_proto::storage::LogEntry;
+use tally_storage::SnapshotPiece;
+
+use crate::member::Member;
+use crate::restart::everything;
+use crate::script::{
+    activate, blank, found, membership, open_session, proposal, register, set_state, tagged,
+    untagged,
+};
+
+/// Something to put into the log.
+#[derive(Clone, Debug)]
+enum Step {
+    Request(Request, u64),
+    Membership,
+    Blank,
+}
+
+fn marker() -> impl Strategy<Value = Marker> {
+    (1..4_u128).prop_map(|bits| Marker {
+        bits,
+        created_unix_ms: 1,
+    })
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let names = prop::sample::select(vec!["ls1", "ls2", "ls3"]);
+    prop_oneof![
+        4 => (names, marker()).prop_map(|(name, marker)| register(name, marker)),
+        4 => (1..4_u32, marker(), 1..3_u64)
+            .prop_map(|(node, marker, incarnation)| activate(node, marker, incarnation)),
+        4 => (1..4_u32, prop::sample::select(StorageState::ALL.to_vec()), 1..12_u64)
+            .prop_map(|(node, to, expected)| set_state(node, to, expected)),
+        1 => Just(Command::CloseSession),
+        1 => Just(Command::SettleRequest),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let request = prop_oneof![
+        2 => marker().prop_map(|marker| untagged(open_session(marker))),
+        8 => (2..8_u64, 1..8_u64, 1..4_u64, marker(), command()).prop_map(
+            |(session, sequence, acknowledged, marker, command)| {
+                tagged(session, sequence, acknowledged, marker, command)
+            }
+        ),
+    ];
+    prop_oneof![
+        20 => (request, 0..3_000_u64).prop_map(|(request, unix_ms)| Step::Request(request, unix_ms)),
+        1 => Just(Step::Membership),
+        1 => Just(Step::Blank),
+    ]
+}
+
+/// A founded cluster with bounds so small that they are reached, a few sessions, then the steps.
+fn log(steps: &[Step]) -> Vec<LogEntry> {
+    let settings = Settings {
+        session_idle_ms: 2_000,
+        sessions_max: 4,
+        outcomes_per_session_max: 3,
+        ..Settings::default()
+    };
+    let session = |bits| {
+        let marker = Marker {
+            bits,
+            created_unix_ms: 1,
+        };
+        Step::Request(untagged(open_session(marker)), 0)
+    };
+    let first = [
+        Step::Membership,
+        Step::Request(untagged(found(settings)), 0),
+        session(1),
+        session(2),
+        session(3),
+    ];
+    let mut now = 1_000;
+    let entry = |(index, step): (u64, Step)| match step {
+        Step::Request(request, later) => {
+            now += later / 10;
+            proposal(index, now, request)
+        }
+        Step::Membership => membership(index, &[7, index + 10]),
+        Step::Blank => blank(index),
+    };
+    (0..)
+        .zip(first.into_iter().chain(steps.iter().cloned()))
+        .map(entry)
+        .collect()
+}
+
+fn transfer(from: &Member, to: &Member, chunk_bytes: usize) {
+    let snapshot = from.state.build_snapshot().unwrap();
+    let mut receiver = to.state.receive(snapshot.meta().clone()).unwrap();
+    for piece in snapshot.frames(chunk_bytes) {
+        match piece.unwrap() {
+            SnapshotPiece::Chunk { file, offset, data } => {
+                receiver.write(&file, offset, &data).unwrap()
+            }
+            SnapshotPiece::End { digest } => {
+                let received = receiver.finish(&digest).unwrap();
+                return to.state.install(&received).unwrap();
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_snapshot_plus_the_tail_equals_the_whole_log(
+        steps in prop::collection::vec(step(), 1..60),
+        cut in any::<prop::sample::Index>(),
+        chunk_bytes in 1..5_000_usize,
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let whole = Member::open(&directory.path().join("whole"));
+        let behind = Member::open(&directory.path().join("behind"));
+        let entries = log(&steps);
+        let cut = cut.index(entries.len()) + 1;
+        let (before, after) = entries.split_at(cut);
+        for entry in before {
+            whole.state.apply(entry).unwrap();
+        }
+        transfer(&whole, &behind, chunk_bytes);
+        for entry in after {
+            let expected = whole.state.apply(entry).unwrap();
+            prop_assert_eq!(behind.state.apply(entry).unwrap(), expected);
+        }
+        prop_assert_eq!(everything(&behind.state), everything(&whole.state));
+    }
+
+    #[test]
+    fn the_disk_gives_what_memory_gives(steps in prop::collection::vec(step(), 1..60)) {
+        let directory = tempfile::tempdir().unwrap();
+        let member = Member::open(directory.path());
+        let mut memory = MemoryState::default();
+        for (index, entry) in (0..).zip(log(&steps)) {
+            let answer = member.state.apply(&entry).unwrap();
+            if let Some(tally_proto::storage::log_entry::Payload::Proposal(proposal)) = &entry.payload {
+                let request = Request::try_from(proposal.request.clone().unwrap()).unwrap();
+                let expected = memory.apply(Stamp { index, unix_ms: proposal.unix_ms }, &request);
+                prop_assert_eq!(answer, Some(expected));
+            }
+        }
+        member.state.with_view(|view| {
+            assert_eq!(view.globals(), memory.globals());
+            assert_eq!(view.nodes(), memory.nodes());
+            assert_eq!(view.history_after(Revision(0), None, usize::MAX), memory.history());
+            for node in memory.nodes() {
+                assert_eq!(view.claims(node.id), memory.claims(node.id));
+                assert_eq!(view.node_by_name(&node.name), Some(node));
+            }
+            assert_eq!(view.least_recently_used_session(), memory.least_recently_used_session());
+        }).unwrap();
+    }
+}

@@ -1,0 +1,145 @@
+//! A restart at any moment changes nothing.
+
+use tally_model::{Claim, Globals, HistoryEntry, Node, Revision, View};
+use tally_proto::storage::AppliedState;
+use tally_storage::{LogBounds, StateStore};
+
+use crate::member::{Member, copy_directory};
+use crate::script;
+
+/// Everything that can be asked of a state.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Everything {
+    applied: AppliedState,
+    hash: (u64, u128),
+    globals: Globals,
+    nodes: Vec<Node>,
+    claims: Vec<Claim>,
+    history: Vec<HistoryEntry>,
+}
+
+pub(crate) fn everything(state: &StateStore) -> Everything {
+    let (_, kept) = state.state_hash();
+    assert_eq!(
+        kept,
+        state.computed_hash().unwrap(),
+        "the kept hash is that of the rows"
+    );
+    state
+        .with_view(|view| Everything {
+            applied: view.applied(),
+            hash: state.state_hash(),
+            globals: view.globals(),
+            nodes: view.nodes(),
+            claims: view.claims_all(usize::MAX),
+            history: view.history_after(Revision(0), None, usize::MAX),
+        })
+        .unwrap()
+}
+
+#[test]
+fn a_clean_restart_at_every_step_gives_the_same_state() {
+    let undisturbed = tempfile::tempdir().unwrap();
+    let restarted = tempfile::tempdir().unwrap();
+    let reference = Member::open(undisturbed.path());
+    for entry in script::history() {
+        reference.append(std::slice::from_ref(&entry));
+        let expected = reference.replay();
+
+        let member = Member::open(restarted.path());
+        member.append(std::slice::from_ref(&entry));
+        assert_eq!(member.replay(), expected);
+        drop(member);
+
+        let member = Member::open(restarted.path());
+        assert_eq!(member.log.bounds(), reference.log.bounds());
+        assert_eq!(everything(&member.state), everything(&reference.state));
+    }
+    assert_eq!(*reference.failures.lock().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_crash_at_every_step_is_made_good_by_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let crashes = tempfile::tempdir().unwrap();
+    let member = Member::open(directory.path());
+    for (step, entry) in script::history().into_iter().enumerate() {
+        member.append(std::slice::from_ref(&entry));
+        member.replay();
+        if step == 9 {
+            member.state.flush().unwrap();
+        }
+        let crashed = crashes.path().join(step.to_string());
+        copy_directory(directory.path(), &crashed);
+
+        let recovered = Member::open(&crashed);
+        assert_eq!(recovered.log.bounds(), member.log.bounds());
+        let lost = recovered
+            .state
+            .applied()
+            .last_applied
+            .map_or(0, |id| id.index + 1);
+        assert!(lost <= step as u64 + 1, "the state is not ahead of the log");
+        recovered.replay();
+        assert_eq!(everything(&recovered.state), everything(&member.state));
+    }
+}
+
+#[test]
+fn a_restart_of_the_log_alone_at_every_step_keeps_every_entry_and_the_vote() {
+    let directory = tempfile::tempdir().unwrap();
+    let history = script::history();
+    for step in 0..history.len() {
+        let member = Member::open(directory.path());
+        assert_eq!(
+            member.log.read(0..u64::MAX, usize::MAX).unwrap(),
+            history[..step]
+        );
+        let vote = tally_proto::storage::Vote {
+            term: step as u64 + 1,
+            candidate: 7,
+            committed: step % 2 == 0,
+        };
+        let (done, voted) = crate::member::outcome();
+        member.log.save_vote(vote, done);
+        member.append(&history[step..=step]);
+        crate::member::wait(&voted).unwrap();
+        member.log.save_committed(Some(script::id(step as u64)));
+        drop(member);
+        let member = Member::open(directory.path());
+        assert_eq!(member.log.vote(), Some(vote));
+        assert_eq!(member.log.committed(), Some(script::id(step as u64)));
+        let expected = LogBounds {
+            purged: None,
+            last: Some(script::id(step as u64)),
+        };
+        assert_eq!(member.log.bounds(), expected);
+    }
+}
+
+#[test]
+fn a_restart_after_a_snapshot_and_a_purge_gives_the_same_state() {
+    let directory = tempfile::tempdir().unwrap();
+    let member = Member::open(directory.path());
+    member.append(&script::history());
+    member.replay();
+    let snapshot = member.state.build_snapshot().unwrap();
+    let through = snapshot
+        .meta()
+        .applied
+        .as_ref()
+        .unwrap()
+        .last_applied
+        .unwrap();
+    let (done, purged) = crate::member::outcome();
+    member.log.purge(through, done);
+    crate::member::wait(&purged).unwrap();
+    let before = everything(&member.state);
+    drop((snapshot, member));
+
+    let member = Member::open(directory.path());
+    assert_eq!(everything(&member.state), before);
+    assert_eq!(member.log.bounds().last, Some(through));
+    let kept = member.state.current_snapshot().unwrap();
+    assert_eq!(kept.meta().applied, Some(member.state.applied()));
+}

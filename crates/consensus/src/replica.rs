@@ -18,7 +18,7 @@ use crate::forward::Forwarder;
 use crate::hashes;
 use crate::link::PeerLink;
 use crate::membership::Member;
-use crate::propose::ProposeError;
+use crate::propose::{NotAccepted, ProposeError};
 use crate::raft::{self, LogStorage, Network, Node, Raft, StateMachine, TypeConfig};
 use crate::read::Rounds;
 use crate::status::{AppliedMark, Counters, Counts, HashMismatch, Role, Status};
@@ -266,7 +266,8 @@ impl Replica {
         }
     }
 
-    /// Begins a cluster with these members, all of them voters, and this one among them.
+    /// Begins a cluster with these members, all of them voters, and this one among them; with none,
+    /// goes on where an earlier attempt wrote the membership and nothing else.
     ///
     /// Safe to repeat after a failure: a cluster is founded once.
     ///
@@ -282,12 +283,11 @@ impl Replica {
             .iter()
             .map(|member| (member.id.0, member.into()))
             .collect();
-        match self.raft.initialize(nodes).await {
-            // Not allowed: an earlier attempt has done it.
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
-            Err(error) => {
-                let why = error.to_string();
-                return Err(crate::propose::NotAccepted::Halted(why).into());
+        if !nodes.is_empty() {
+            match self.raft.initialize(nodes).await {
+                // Not allowed: an earlier attempt has done it.
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+                Err(error) => return Err(NotAccepted::Halted(error.to_string()).into()),
             }
         }
         let request = Request {

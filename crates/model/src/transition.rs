@@ -247,7 +247,7 @@ fn check(guard: Guard, draft: &Draft<impl View>, node: &Node, to: StorageState) 
     match guard {
         Guard::KeepsReplication => {
             let left = writable_after(draft, node, to)?;
-            (!left.satisfied()).then(|| Refusal::ReplicationUnsatisfied {
+            (!left.satisfied()).then_some(Refusal::ReplicationUnsatisfied {
                 needed: left.needed,
                 writable: left.places,
                 already: left.names,

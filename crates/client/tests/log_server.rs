@@ -1,0 +1,229 @@
+//! The five ways in which a log server's start-up ends.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod fake;
+
+use std::path::Path;
+use std::time::Duration;
+
+use fake::{Fake, Twist};
+use tally_client::log_server::{Identity, StartUp, Started, start};
+use tally_client::{By, Client, Error, MarkerFileError, SetState, StorageState, marker_file};
+
+fn client(fake: &Fake) -> Client {
+    let builder = Client::builder().endpoints(fake.endpoints());
+    builder
+        .attempt_max(Duration::from_millis(300))
+        .build()
+        .unwrap()
+}
+
+fn start_up(dir: &Path) -> StartUp {
+    StartUp {
+        dir: dir.join("data"),
+        name: "ls1".to_owned(),
+        address: "127.0.0.1:1".to_owned(),
+        location: "eu.a".to_owned(),
+    }
+}
+
+async fn started(fake: &Fake, dir: &Path) -> Result<Started, Error> {
+    start(&client(fake), start_up(dir)).await
+}
+
+async fn applied(fake: &Fake, dir: &Path) -> Identity {
+    match started(fake, dir).await.unwrap() {
+        Started::Applied { identity, .. } => identity,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_first_start_makes_a_marker_and_is_applied() {
+    let (fake, dir) = (Fake::start(3).await, tempfile::tempdir().unwrap());
+    let identity = applied(&fake, dir.path()).await;
+    assert_eq!((identity.node, identity.incarnation), (1, 1));
+    let on_disk = marker_file::read(&dir.path().join("data")).unwrap();
+    assert_eq!(on_disk, Some(identity.marker));
+    let node = fake.node("ls1").unwrap();
+    assert_eq!(node.binding.map(|bound| bound.marker), on_disk);
+    assert_eq!(node.storage_state, StorageState::ReadWrite);
+    assert_eq!(
+        fake.sessions_opened(),
+        1,
+        "one session, under the log server's own marker"
+    );
+}
+
+#[tokio::test]
+async fn an_activation_whose_answer_was_lost_is_replayed() {
+    let (fake, dir) = (Fake::start(3).await, tempfile::tempdir().unwrap());
+    fake.plan([Twist::Serve, Twist::Silence]);
+    let Started::Replayed { identity, now, .. } = started(&fake, dir.path()).await.unwrap() else {
+        panic!("expected replayed");
+    };
+    assert_eq!((identity.incarnation, now), (1, StorageState::ReadWrite));
+    let tags = fake.tags("activate");
+    assert_eq!((tags.len(), tags[0]), (2, tags[1]));
+    assert_eq!(fake.history().len(), 2, "one registration, one transition");
+}
+
+#[tokio::test]
+async fn a_second_start_is_replayed_with_the_state_of_now() {
+    let (fake, dir) = (Fake::start(1).await, tempfile::tempdir().unwrap());
+    let identity = applied(&fake, dir.path()).await;
+    let read_only = SetState {
+        node: identity.node,
+        to: StorageState::ReadOnly,
+        by: By::Node {
+            marker: identity.marker,
+            incarnation: identity.incarnation,
+        },
+        reason: "disk full".to_owned(),
+    };
+    identity.client.set_state(read_only).await.unwrap();
+    let Started::Replayed {
+        identity,
+        since,
+        now,
+    } = started(&fake, dir.path()).await.unwrap()
+    else {
+        panic!("expected replayed");
+    };
+    assert_eq!(
+        (identity.incarnation, since, now),
+        (2, 3, StorageState::ReadOnly)
+    );
+}
+
+#[tokio::test]
+async fn a_start_that_died_before_its_activation_goes_on_with_its_marker() {
+    let (fake, dir) = (Fake::start(1).await, tempfile::tempdir().unwrap());
+    fake.plan([Twist::Serve]);
+    fake.otherwise(Twist::DropRequest);
+    let short = client(&fake).with_deadline(Duration::from_millis(500));
+    let error = start(&short, start_up(dir.path())).await.unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error:?}");
+    let on_disk = marker_file::read(&dir.path().join("data"))
+        .unwrap()
+        .unwrap();
+    fake.otherwise(Twist::Serve);
+    let identity = applied(&fake, dir.path()).await;
+    assert_eq!((identity.incarnation, identity.marker), (2, on_disk));
+}
+
+#[tokio::test]
+async fn another_marker_is_a_conflict() {
+    let (fake, dir) = (Fake::start(1).await, tempfile::tempdir().unwrap());
+    applied(&fake, dir.path()).await;
+    let stranger = tempfile::tempdir().unwrap();
+    let marker = marker_file::create(&stranger.path().join("data"), tally_client::fresh_marker());
+    let Started::Conflict { refused } = started(&fake, stranger.path()).await.unwrap() else {
+        panic!("expected a conflict");
+    };
+    assert_eq!(refused.code, "T-310");
+    assert!(refused.is_marker_conflict());
+    let kept = marker_file::read(&stranger.path().join("data")).unwrap();
+    assert_eq!(kept, marker.ok(), "the stranger's marker is left alone");
+}
+
+#[tokio::test]
+async fn a_lost_marker_is_lost_data_and_none_is_written() {
+    let (fake, dir) = (Fake::start(1).await, tempfile::tempdir().unwrap());
+    applied(&fake, dir.path()).await;
+    let data = dir.path().join("data");
+    std::fs::remove_dir_all(&data).unwrap();
+    for _ in 0..2 {
+        let Started::DataLost { refused } = started(&fake, dir.path()).await.unwrap() else {
+            panic!("expected lost data");
+        };
+        assert_eq!(refused.code, "T-311");
+        assert!(!data.exists());
+    }
+    assert_eq!(
+        fake.node("ls1").unwrap().incarnation.0,
+        1,
+        "the owner is not fenced"
+    );
+}
+
+#[tokio::test]
+async fn a_node_out_of_use_is_disabled() {
+    let (fake, dir) = (Fake::start(1).await, tempfile::tempdir().unwrap());
+    let identity = applied(&fake, dir.path()).await;
+    for state in [
+        StorageState::Disabled,
+        StorageState::Gone,
+        StorageState::Removed,
+    ] {
+        let force = SetState {
+            node: identity.node,
+            to: state,
+            by: By::Operator {
+                expected_revision: None,
+                force: Some("ls1".to_owned()),
+            },
+            reason: "decommissioned".to_owned(),
+        };
+        let forced = client(&fake).set_state(force).await.unwrap();
+        assert!(forced.refused().is_none(), "{forced:?}");
+        let Started::Disabled { state: found, .. } = started(&fake, dir.path()).await.unwrap()
+        else {
+            panic!("expected disabled");
+        };
+        assert_eq!(found, state);
+    }
+}
+
+#[tokio::test]
+async fn a_node_disabled_before_its_first_activation_is_disabled() {
+    let (fake, dir) = (Fake::start(1).await, tempfile::tempdir().unwrap());
+    let operator = client(&fake);
+    operator
+        .register(tally_client::Register::new("ls1"))
+        .await
+        .unwrap();
+    let disable = SetState {
+        node: 1,
+        to: StorageState::Disabled,
+        by: By::Operator {
+            expected_revision: Some(2),
+            force: None,
+        },
+        reason: String::new(),
+    };
+    assert!(
+        operator
+            .set_state(disable)
+            .await
+            .unwrap()
+            .refused()
+            .is_none()
+    );
+    let ended = started(&fake, dir.path()).await.unwrap();
+    assert!(
+        matches!(
+            ended,
+            Started::Disabled {
+                state: StorageState::Disabled,
+                ..
+            }
+        ),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_marker_stops_the_start_before_anything_is_sent() {
+    let (fake, dir) = (Fake::start(1).await, tempfile::tempdir().unwrap());
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join(marker_file::FILE_NAME), "{").unwrap();
+    let error = started(&fake, dir.path()).await.unwrap_err();
+    assert!(
+        matches!(error, Error::MarkerFile(MarkerFileError::Damaged { .. })),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("MARKER"), "{error}");
+    assert_eq!(fake.sessions_opened(), 0);
+}

@@ -1,0 +1,149 @@
+//! The services for clients, on one listener, with health and reflection.
+
+mod cluster;
+mod nodes;
+mod sessions;
+mod watch;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tally_consensus::{Consistency, Replica};
+use tally_model::{Answer, Request};
+use tally_proto::convert::DecodeError;
+use tally_proto::v1;
+use tally_proto::v1::cluster_server::ClusterServer;
+use tally_proto::v1::nodes_server::NodesServer;
+use tally_proto::v1::sessions_server::SessionsServer;
+use tally_storage::StateView;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+use tonic_health::ServingStatus;
+use tower::util::MapResponseLayer;
+
+use crate::member::Member;
+use crate::{deadline, fault, oversize};
+
+/// A connection whose client is silent for these two together is closed.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How often the health service looks whether the member serves.
+const HEALTH_EVERY: Duration = Duration::from_millis(250);
+
+/// Serves clients until the server ends.
+pub(crate) async fn serve(member: Arc<Member>, listener: TcpListener) -> Result<(), String> {
+    let limit = member.config.tuning.message_bytes_max;
+    let streams = u32::try_from(member.config.tuning.streams_max).unwrap_or(u32::MAX);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(tally_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|error| format!("reflection: {error}"))?;
+    let watching = tokio::spawn(report_health(member.clone(), reporter));
+    let sessions = sessions::SessionsAnswers(member.clone());
+    let nodes = nodes::NodesAnswers::new(member.clone());
+    let cluster = cluster::ClusterAnswers(member.clone());
+    let served = tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .max_concurrent_streams(Some(streams))
+        .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .layer(MapResponseLayer::new(oversize::explain::<tonic::body::Body>))
+        .add_service(SessionsServer::new(sessions).max_decoding_message_size(limit))
+        .add_service(NodesServer::new(nodes).max_decoding_message_size(limit))
+        .add_service(ClusterServer::new(cluster).max_decoding_message_size(limit))
+        .add_service(health)
+        .add_service(reflection)
+        .serve_with_incoming_shutdown(
+            TcpListenerStream::new(listener),
+            member.ending.clone().cancelled_owned(),
+        )
+        .await;
+    watching.abort();
+    served.map_err(|error| format!("client listener: {error}"))
+}
+
+/// Keeps the gRPC health service in step with `/readyz`.
+async fn report_health(member: Arc<Member>, reporter: tonic_health::server::HealthReporter) {
+    const SERVICES: [&str; 4] = ["", "tally.v1.Sessions", "tally.v1.Nodes", "tally.v1.Cluster"];
+    let mut known = None;
+    loop {
+        let ready = member.not_ready().is_none() && !member.ending.is_cancelled();
+        if known != Some(ready) {
+            known = Some(ready);
+            let status = match ready {
+                true => ServingStatus::Serving,
+                false => ServingStatus::NotServing,
+            };
+            for service in SERVICES {
+                reporter.set_service_status(service, status).await;
+            }
+        }
+        tokio::time::sleep(HEALTH_EVERY).await;
+    }
+}
+
+impl Member {
+    /// The replica of a member that serves.
+    fn serving(&self) -> Result<Replica, Status> {
+        self.replica().map_err(fault::not_ready)
+    }
+
+    /// Proposes a command and gives what apply decided.
+    async fn propose(
+        &self,
+        method: &'static str,
+        metadata: &MetadataMap,
+        request: Result<Request, DecodeError>,
+    ) -> Result<Answer, Status> {
+        let begun = Instant::now();
+        let answer = async {
+            let request = request.map_err(|error| fault::invalid(&error))?;
+            let replica = self.serving()?;
+            let answer = replica.propose(request, deadline::of(metadata)).await;
+            answer.map_err(|error| fault::propose(&error, replica.status().leader_address()))
+        };
+        let answer = answer.await;
+        self.metrics.request(method, &answer, begun);
+        answer
+    }
+
+    /// Reads from the state, as fresh as asked for.
+    async fn read<T>(
+        &self,
+        method: &'static str,
+        metadata: &MetadataMap,
+        asked: i32,
+        read: impl FnOnce(&StateView<'_>) -> T,
+    ) -> Result<T, Status> {
+        let begun = Instant::now();
+        let result = async {
+            let consistency = consistency(asked)?;
+            let replica = self.serving()?;
+            let reader = replica.read(consistency, deadline::of(metadata)).await;
+            let leader = || replica.status().leader_address();
+            let reader = reader.map_err(|error| fault::read(&error, leader()))?;
+            reader.with_view(read).map_err(|error| fault::disk(&error))
+        };
+        let result = result.await;
+        self.metrics.request(method, &result, begun);
+        result
+    }
+}
+
+fn consistency(asked: i32) -> Result<Consistency, Status> {
+    match v1::Consistency::try_from(asked) {
+        Ok(v1::Consistency::Unspecified | v1::Consistency::Linearizable) => {
+            Ok(Consistency::Linearizable)
+        }
+        Ok(v1::Consistency::Stale) => Ok(Consistency::Stale),
+        Err(_) => Err(fault::invalid(&DecodeError {
+            what: "consistency",
+            problem: format!("found {asked}, expected 0 to 2"),
+        })),
+    }
+}

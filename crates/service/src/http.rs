@@ -1,0 +1,52 @@
+//! HTTP for operators: is it alive, does it serve, what has it done.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::Router;
+use tokio::net::TcpListener;
+
+use crate::member::{Member, said};
+use crate::metrics;
+
+/// Serves operators until the server ends.
+pub(crate) async fn serve(member: Arc<Member>, listener: TcpListener) -> Result<(), String> {
+    let ending = member.ending.clone();
+    let router = Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(scrape))
+        .with_state(member);
+    axum::serve(listener, router)
+        .with_graceful_shutdown(ending.cancelled_owned())
+        .await
+        .map_err(|error| format!("http listener: {error}"))
+}
+
+/// 200 unless the process must be replaced.
+async fn livez(State(member): State<Arc<Member>>) -> Response {
+    match &*member.broken.borrow() {
+        None => (StatusCode::OK, "alive\n".to_owned()).into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("halted: {why}\n")).into_response(),
+    }
+}
+
+/// 200 when the member takes requests; otherwise the code, what was found and what to run.
+async fn readyz(State(member): State<Arc<Member>>) -> Response {
+    match member.not_ready() {
+        None => (StatusCode::OK, "ready\n".to_owned()).into_response(),
+        Some(fault) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", said(&fault))).into_response()
+        }
+    }
+}
+
+async fn scrape(State(member): State<Arc<Member>>) -> Response {
+    match metrics::render(&member) {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}

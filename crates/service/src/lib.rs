@@ -1,0 +1,19 @@
+//! Carries calls: gRPC for clients and for members, HTTP for operators. Forms the cluster.
+//!
+//! Knows addresses, deadlines, limits and status codes. Knows nothing of how an order is agreed on,
+//! how bytes reach a disk, or how a command is decided.
+
+mod client;
+mod deadline;
+mod fault;
+mod formation;
+mod http;
+mod member;
+mod metrics;
+mod oversize;
+mod peer;
+mod server;
+mod system;
+
+pub use server::{Faults, Listeners, Server, ServerConfig, StartError, Tuning};
+pub use tally_model::Settings;

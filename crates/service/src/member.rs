@@ -1,0 +1,245 @@
+//! One member as its services see it: what it was started with, its directory, and its replica once
+//! it is part of a cluster.
+
+use std::sync::Arc;
+
+use tally_consensus::{Deps, Member as Peer, Replica, ReplicaOptions, Role, Status, Stores};
+use tally_model::explanation::codes;
+use tally_model::{ClusterId, MemberId, View};
+use tally_proto::fault::Fault;
+use tally_proto::v1;
+use tally_storage::DataDir;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::peer::PeerTransport;
+use crate::server::{Faults, ServerConfig, StartError};
+use crate::system::System;
+
+/// What stands between a start and a running replica.
+#[derive(Clone)]
+pub(crate) enum Phase {
+    /// Not part of a cluster yet, and why.
+    Waiting(Fault),
+    Running(Replica),
+}
+
+/// See the module.
+pub(crate) struct Member {
+    pub(crate) config: ServerConfig,
+    pub(crate) faults: Faults,
+    pub(crate) data: DataDir,
+    pub(crate) stores: Stores,
+    /// Digest of the initial cluster that this member was started with.
+    pub(crate) formation: Vec<u8>,
+    pub(crate) metrics: Metrics,
+    /// Cancelled when the server ends.
+    pub(crate) ending: CancellationToken,
+    /// Why the member cannot go on; `None` while it can.
+    pub(crate) broken: watch::Sender<Option<String>>,
+    phase: watch::Sender<Phase>,
+    starting: tokio::sync::Mutex<()>,
+}
+
+impl Member {
+    pub(crate) fn new(
+        config: ServerConfig,
+        faults: Faults,
+        data: DataDir,
+        stores: Stores,
+        formation: Vec<u8>,
+        broken: watch::Sender<Option<String>>,
+    ) -> Arc<Self> {
+        let fault = Fault::new(codes::NOT_READY, "the member is starting");
+        Arc::new(Self {
+            metrics: Metrics::default(),
+            config,
+            faults,
+            data,
+            stores,
+            formation,
+            broken,
+            ending: CancellationToken::new(),
+            phase: watch::Sender::new(Phase::Waiting(fault)),
+            starting: tokio::sync::Mutex::default(),
+        })
+    }
+
+    pub(crate) fn id(&self) -> MemberId {
+        self.data.member()
+    }
+
+    pub(crate) fn cluster(&self) -> Option<ClusterId> {
+        self.data.cluster()
+    }
+
+    /// The running replica, or why there is none.
+    pub(crate) fn replica(&self) -> Result<Replica, Fault> {
+        match &*self.phase.borrow() {
+            Phase::Running(replica) => Ok(replica.clone()),
+            Phase::Waiting(fault) => Err(fault.clone()),
+        }
+    }
+
+    pub(crate) fn watch_phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Notes why the member is not part of a cluster; nothing when it is.
+    pub(crate) fn waits_for(&self, fault: Fault) {
+        self.phase.send_if_modified(|phase| match phase {
+            Phase::Running(_) => false,
+            Phase::Waiting(known) if *known == fault => false,
+            Phase::Waiting(known) => {
+                tracing::info!(code = fault.code, next = fault.next, "not part of a cluster: {}", fault.found);
+                *known = fault;
+                true
+            }
+        });
+    }
+
+    /// Starts the replica of a member that has joined its cluster; once.
+    pub(crate) async fn start_replica(self: &Arc<Self>) -> Result<Replica, StartError> {
+        let _one = self.starting.lock().await;
+        if let Ok(replica) = self.replica() {
+            return Ok(replica);
+        }
+        let cluster = self.cluster().ok_or_else(|| {
+            StartError::Internal("the replica was to start before the member joined".to_owned())
+        })?;
+        let tuning = &self.config.tuning;
+        let mut options = ReplicaOptions::new(self.id(), self.config.name.clone());
+        options.heartbeat_ms = tuning.heartbeat_ms;
+        options.election_ms = tuning.election_ms_min..=tuning.election_ms_max;
+        options.snapshot_entries = tuning.snapshot_entries;
+        options.keep_entries = tuning.keep_entries;
+        options.inflight_max = tuning.inflight_max;
+        let deps = Deps {
+            clock: Arc::new(System),
+            entropy: Arc::new(System),
+            transport: Arc::new(PeerTransport::new(cluster, self.id())),
+        };
+        let replica = Replica::start(options, self.stores.clone(), deps)
+            .await
+            .map_err(StartError::Replica)?;
+        tracing::info!(%cluster, member = %self.id(), "the replica runs");
+        self.phase.send_replace(Phase::Running(replica.clone()));
+        Ok(replica)
+    }
+
+    /// Has the cluster's first entry been applied here?
+    pub(crate) fn is_founded(&self) -> bool {
+        let founded = self.stores.state.with_view(|view| view.globals().founded.is_some());
+        founded.unwrap_or(false)
+    }
+
+    /// Why this member does not serve; `None` when it does.
+    pub(crate) fn not_ready(&self) -> Option<Fault> {
+        if let Some(why) = &*self.broken.borrow() {
+            return Some(Fault::new(codes::HALTED, why.clone()));
+        }
+        let replica = match self.replica() {
+            Ok(replica) => replica,
+            Err(fault) => return Some(fault),
+        };
+        let status = replica.status();
+        if let Some(why) = status.halted {
+            return Some(Fault::new(codes::HALTED, why));
+        }
+        if !status.membership.members.contains_key(&self.id()) {
+            let found = "the cluster has not admitted this member, or has removed it";
+            return Some(Fault::new(codes::NOT_READY, found));
+        }
+        if !self.is_founded() {
+            let found = "the cluster's first entry is not applied here yet";
+            return Some(Fault::new(codes::NOT_READY, found));
+        }
+        if status.leader.is_none() {
+            let found = "no leader is known";
+            return Some(Fault::new(codes::NO_LEADER, found).with_next("tally cluster status"));
+        }
+        None
+    }
+
+    /// This member as others are told.
+    pub(crate) fn as_peer(&self) -> Peer {
+        let own = self.config.initial_cluster.iter();
+        let mut own = own.filter(|(name, _)| *name == self.config.name);
+        Peer {
+            id: self.id(),
+            name: self.config.name.clone(),
+            peer_address: own.next().map(|(_, address)| address.clone()).unwrap_or_default(),
+            client_address: self.config.advertise_client.clone(),
+        }
+    }
+
+    /// What this member knows; never waits.
+    pub(crate) fn status(&self) -> v1::StatusResponse {
+        let (status, mismatches) = match self.replica() {
+            Ok(replica) => (replica.status(), replica.hash_mismatches()),
+            Err(_) => (Status::default(), Vec::new()),
+        };
+        let (applied_index, state_hash) = self.stores.state.state_hash();
+        let store = self.stores.state.with_view(|view| {
+            let settings = view.globals().founded.map(|(_, settings)| settings);
+            (view.revision(), settings)
+        });
+        let (revision, settings) = store.map_or((0, None), |(revision, found)| (revision.0, found));
+        let members = status.membership.members.values().map(|peer| v1::Member {
+            id: peer.id.0,
+            name: peer.name.clone(),
+            peer_address: peer.peer_address.clone(),
+            client_address: peer.client_address.clone(),
+            voter: status.membership.voters.contains(&peer.id),
+        });
+        v1::StatusResponse {
+            cluster_id: self.cluster().map(cluster_bytes).unwrap_or_default(),
+            member: self.id().0,
+            name: self.config.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            role: role(status.role).into(),
+            term: status.term,
+            leader: status.leader.unwrap_or_default().0,
+            last_log_index: status.last_log_index.unwrap_or(0),
+            committed_index: status.committed_index.unwrap_or(0),
+            applied_index,
+            snapshot_index: status.snapshot_index.unwrap_or(0),
+            purged_index: status.purged_index.unwrap_or(0),
+            revision,
+            state_hash: state_hash.to_be_bytes().to_vec(),
+            members: members.collect(),
+            retry_check: settings.map(|found| found.retry_check.to_string()).unwrap_or_default(),
+            not_ready: self.not_ready().map(|fault| said(&fault)).unwrap_or_default(),
+            hash_mismatches: mismatches
+                .iter()
+                .map(|mismatch| v1::HashMismatch {
+                    index: mismatch.index,
+                    member: mismatch.member.0,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// A fault in one line, with what to run.
+pub(crate) fn said(fault: &Fault) -> String {
+    match fault.next.as_str() {
+        "" => fault.to_string(),
+        next => format!("{fault}; run: {next}"),
+    }
+}
+
+pub(crate) fn cluster_bytes(cluster: ClusterId) -> Vec<u8> {
+    cluster.0.to_be_bytes().to_vec()
+}
+
+fn role(role: Role) -> v1::Role {
+    match role {
+        Role::Follower => v1::Role::Follower,
+        Role::Candidate => v1::Role::Candidate,
+        Role::Leader => v1::Role::Leader,
+        Role::Learner => v1::Role::Learner,
+        Role::Stopped => v1::Role::Stopped,
+    }
+}

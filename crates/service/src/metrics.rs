@@ -1,0 +1,137 @@
+//! What Prometheus is told. The names are documented in `docs/formats.md` and do not change.
+
+use std::fmt;
+use std::time::Instant;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use tonic::Status;
+
+use crate::member::Member;
+
+/// Of OpenMetrics text.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    /// `OK`, or the gRPC code.
+    code: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MethodLabels {
+    method: &'static str,
+}
+
+/// What is counted as it happens; the rest is looked up when it is asked for.
+pub(crate) struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+    seconds: Family<MethodLabels, Histogram>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            requests: Family::default(),
+            // From 0.25 ms to about 8 s.
+            seconds: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.000_25, 2.0, 16))
+            }),
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts a request of a client.
+    pub(crate) fn request<T>(
+        &self,
+        method: &'static str,
+        result: &Result<T, Status>,
+        begun: Instant,
+    ) {
+        let code = match result {
+            Ok(_) => "Ok".to_owned(),
+            Err(status) => format!("{:?}", status.code()),
+        };
+        self.requests
+            .get_or_create(&RequestLabels { method, code })
+            .inc();
+        self.seconds
+            .get_or_create(&MethodLabels { method })
+            .observe(begun.elapsed().as_secs_f64());
+    }
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let gauge: Gauge = Gauge::default();
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    registry.register(name, help, gauge);
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let counter: Counter = Counter::default();
+    counter.inc_by(value);
+    registry.register(name, help, counter);
+}
+
+/// Everything, as text.
+pub(crate) fn render(member: &Member) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("tally");
+    let registry = &mut registry;
+    let requests = member.metrics.requests.clone();
+    registry.register("requests", "Requests of clients, by method and gRPC code", requests);
+    let seconds = member.metrics.seconds.clone();
+    registry.register("request_seconds", "Time to an answer, seconds", seconds);
+    raft(registry, member);
+    storage(registry, member);
+    let mut text = String::new();
+    encode(&mut text, registry)?;
+    Ok(text)
+}
+
+fn raft(registry: &mut Registry, member: &Member) {
+    let ready = member.not_ready().is_none();
+    gauge(registry, "ready", "1 when the member takes requests", ready.into());
+    let Ok(replica) = member.replica() else {
+        return;
+    };
+    let status = replica.status();
+    let leads = status.leader == Some(member.id());
+    gauge(registry, "raft_term", "Current term", status.term);
+    gauge(registry, "raft_has_leader", "1 when a leader is known", status.leader.is_some().into());
+    gauge(registry, "raft_is_leader", "1 when this member leads", leads.into());
+    let voters = status.membership.voters.len();
+    gauge(registry, "raft_voters", "Members that vote", voters as u64);
+    let index = |index: Option<u64>| index.unwrap_or(0);
+    gauge(registry, "log_last_index", "Last entry of the log", index(status.last_log_index));
+    gauge(registry, "log_committed_index", "Last committed entry", index(status.committed_index));
+    gauge(registry, "log_snapshot_index", "Last entry that a snapshot covers", index(status.snapshot_index));
+    gauge(registry, "log_purged_index", "Last entry that is gone from the log", index(status.purged_index));
+    let mismatches = replica.hash_mismatches().len();
+    gauge(registry, "state_hash_mismatches", "Other members whose state differed: any is an alarm", mismatches as u64);
+    let counts = replica.counters();
+    counter(registry, "proposals", "Commands taken from clients", counts.proposals);
+    counter(registry, "proposals_forwarded", "Commands passed on to a leader", counts.forwarded);
+    counter(registry, "proposals_retried", "Commands sent again because leadership moved or a link broke", counts.retried);
+    counter(registry, "proposals_overloaded", "Commands turned away", counts.overloaded);
+    counter(registry, "reads_linearizable", "Linearizable reads", counts.reads);
+    counter(registry, "read_rounds", "Rounds that served them", counts.read_rounds);
+}
+
+fn storage(registry: &mut Registry, member: &Member) {
+    let (applied, _) = member.stores.state.state_hash();
+    gauge(registry, "state_applied_index", "Last applied entry", applied);
+    let revision = member.stores.state.with_view(|view| view.revision().0);
+    gauge(registry, "store_revision", "The store's revision", revision.unwrap_or(0));
+    let counts = member.stores.log.counters();
+    counter(registry, "log_syncs", "Synced writes of the log", counts.fsyncs);
+    counter(registry, "log_batches", "Batches that the log's writer made of what waited", counts.groups);
+    counter(registry, "log_entries", "Entries written to the log", counts.appended_entries);
+    counter(registry, "log_bytes", "Bytes of entries written to the log", counts.appended_bytes);
+}

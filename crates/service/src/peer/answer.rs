@@ -1,0 +1,176 @@
+//! The service for other members.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tally_consensus::{LinkError, Membership, ReadError, Replica};
+use tally_model::ClusterId;
+use tally_model::explanation::codes;
+use tally_proto::convert::bytes_16;
+use tally_proto::fault::{self, Fault};
+use tally_proto::peer::peer_server::Peer;
+use tally_proto::peer::{
+    AppendRequest, AppendResponse, ForwardRequest, ForwardResponse, IdentifyRequest,
+    IdentifyResponse, InstallSnapshotResponse, JoinRequest, JoinResponse, ReadIndexRequest,
+    ReadIndexResponse, SnapshotFrame, StateHashesRequest, StateHashesResponse,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::Envelope;
+use crate::formation;
+use crate::member::{Member, cluster_bytes};
+
+pub(super) struct PeerAnswers {
+    pub(super) member: Arc<Member>,
+}
+
+impl PeerAnswers {
+    /// The replica, for a call that is meant for it.
+    fn replica<T>(&self, request: &Request<T>) -> Result<Replica, Status> {
+        let member = &self.member;
+        Envelope::check(request.metadata(), member.cluster(), member.id())?;
+        member.replica().map_err(crate::fault::not_ready)
+    }
+
+    /// A stream of answers that ends with the server.
+    fn until_end<T: Send + 'static>(
+        &self,
+        answers: impl futures::Stream<Item = T> + Send + 'static,
+    ) -> BoxStream<'static, T> {
+        let ending = self.member.ending.clone();
+        answers.take_until(ending.cancelled_owned()).boxed()
+    }
+}
+
+/// What was refused here, for the caller's log.
+fn refused(error: LinkError) -> Status {
+    fault::status(Code::FailedPrecondition, codes::WRONG_PEER, error.to_string())
+}
+
+/// The requests of a stream up to the first that does not arrive.
+fn arrived<T: Send + 'static>(stream: Streaming<T>) -> BoxStream<'static, T> {
+    stream
+        .take_while(|request| futures::future::ready(request.is_ok()))
+        .filter_map(|request| futures::future::ready(request.ok()))
+        .boxed()
+}
+
+#[tonic::async_trait]
+impl Peer for PeerAnswers {
+    async fn identify(
+        &self,
+        _request: Request<IdentifyRequest>,
+    ) -> Result<Response<IdentifyResponse>, Status> {
+        let member = &self.member;
+        let membership = match member.replica() {
+            Ok(replica) => replica.status().membership,
+            Err(_) => Membership::default(),
+        };
+        Ok(Response::new(IdentifyResponse {
+            member: member.id().0,
+            name: member.config.name.clone(),
+            formation: member.formation.clone(),
+            cluster_id: member.cluster().map(cluster_bytes).unwrap_or_default(),
+            membership: Some((&membership).into()),
+            client_address: member.config.advertise_client.clone(),
+        }))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let ask = request.into_inner();
+        let member = &self.member;
+        let refuse = |found: String| Err(fault::status(Code::FailedPrecondition, codes::WRONG_PEER, found));
+        if ask.to != member.id().0 {
+            return refuse(format!("the call is for member {:x}, this is {}", ask.to, member.id()));
+        }
+        if !ask.formation.is_empty() && ask.formation != member.formation {
+            return refuse("it was started with another --initial-cluster, retry-check or replication".to_owned());
+        }
+        let cluster = bytes_16("cluster_id", &ask.cluster_id);
+        let cluster = ClusterId(cluster.map_err(|error| crate::fault::invalid(&error))?);
+        if let Some(present) = member.cluster().filter(|present| *present != cluster) {
+            return refuse(format!("it belongs to cluster {present} and cannot join {cluster}"));
+        }
+        let joined = formation::join(member, cluster).await;
+        joined.map_err(|fault: Fault| fault.into_status(Code::FailedPrecondition))?;
+        Ok(Response::new(JoinResponse {}))
+    }
+
+    type AppendStream = BoxStream<'static, Result<AppendResponse, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let replica = self.replica(&request)?;
+        let answers = replica.on_append(arrived(request.into_inner()));
+        let answers = answers.map(|answer| answer.map_err(refused));
+        Ok(Response::new(self.until_end(answers)))
+    }
+
+    async fn vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteResponse>, Status> {
+        let replica = self.replica(&request)?;
+        let answer = replica.on_vote(request.into_inner()).await;
+        answer.map(Response::new).map_err(refused)
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<VoteRequest>,
+    ) -> Result<Response<VoteResponse>, Status> {
+        let replica = self.replica(&request)?;
+        let answer = replica.on_pre_vote(request.into_inner()).await;
+        answer.map(Response::new).map_err(refused)
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<TransferLeaderRequest>,
+    ) -> Result<Response<TransferLeaderResponse>, Status> {
+        let replica = self.replica(&request)?;
+        let answer = replica.on_transfer_leader(request.into_inner()).await;
+        answer.map(Response::new).map_err(refused)
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<SnapshotFrame>>,
+    ) -> Result<Response<InstallSnapshotResponse>, Status> {
+        let replica = self.replica(&request)?;
+        let frames = request.into_inner();
+        let frames = frames.map(|frame| frame.map_err(|status| LinkError::Broken(status.to_string())));
+        let answer = replica.on_install_snapshot(frames).await;
+        answer.map(Response::new).map_err(refused)
+    }
+
+    type ForwardStream = BoxStream<'static, Result<ForwardResponse, Status>>;
+
+    async fn forward(
+        &self,
+        request: Request<Streaming<ForwardRequest>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        let replica = self.replica(&request)?;
+        let answers = replica.on_forward(arrived(request.into_inner()));
+        Ok(Response::new(self.until_end(answers.map(Ok))))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<ReadIndexRequest>,
+    ) -> Result<Response<ReadIndexResponse>, Status> {
+        let replica = self.replica(&request)?;
+        let read = replica.on_read_index().await;
+        let read = read.map_err(|error: ReadError| crate::fault::read(&error, None))?;
+        Ok(Response::new(ReadIndexResponse { read: Some(read) }))
+    }
+
+    async fn state_hashes(
+        &self,
+        request: Request<StateHashesRequest>,
+    ) -> Result<Response<StateHashesResponse>, Status> {
+        let replica = self.replica(&request)?;
+        Ok(Response::new(replica.on_state_hashes()))
+    }
+}

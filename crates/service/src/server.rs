@@ -1,0 +1,299 @@
+//! A member's process: its directory, its listeners, its end.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tally_consensus::Stores;
+use tally_model::explanation::codes;
+use tally_model::{MemberId, Settings};
+use tally_proto::v1;
+use tally_storage::{DataDir, LogOptions, OnFailure, OpenError, OpenOptions, StateOptions};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+
+use crate::member::Member;
+use crate::{client, formation, http, peer};
+
+/// What a member is started with.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// This member's name, one of those in `initial_cluster`.
+    pub name: String,
+    /// A directory of its own.
+    pub data_dir: PathBuf,
+    /// Name and peer address, `HOST:PORT`, of every member, in the same order everywhere; the first
+    /// one founds the cluster.
+    pub initial_cluster: Vec<(String, String)>,
+    /// Where clients reach this member, `HOST:PORT`; told to others.
+    pub advertise_client: String,
+    /// What the cluster is founded with; without effect afterwards.
+    pub settings: Settings,
+    pub tuning: Tuning,
+}
+
+/// How a member runs; may differ between members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Time between a leader's signs of life, milliseconds.
+    pub heartbeat_ms: u64,
+    /// A follower that hears nothing for a time between these two stands for election, milliseconds.
+    pub election_ms_min: u64,
+    pub election_ms_max: u64,
+    /// Log entries after which a snapshot is taken.
+    pub snapshot_entries: u64,
+    /// Entries that stay in the log although a snapshot covers them.
+    pub keep_entries: u64,
+    /// Commands under way at a time; more are turned away.
+    pub inflight_max: usize,
+    /// Largest message from a client, bytes.
+    pub message_bytes_max: usize,
+    /// Watches at a time, and requests of one connection at a time; more watches are turned away.
+    pub streams_max: usize,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 100,
+            election_ms_min: 500,
+            election_ms_max: 1_000,
+            snapshot_entries: 10_000,
+            keep_entries: 1_000,
+            inflight_max: 4_096,
+            message_bytes_max: 64 << 10,
+            streams_max: 1_024,
+        }
+    }
+}
+
+/// Where a member listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients: gRPC.
+    pub client: TcpListener,
+    /// For members: gRPC.
+    pub peer: TcpListener,
+    /// For operators: HTTP with `/livez`, `/readyz` and `/metrics`.
+    pub http: TcpListener,
+}
+
+/// Switches that break things on purpose. Only `tally dev` sets them.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// While true, answers to activations and to changes of a storage state are withheld, after the
+    /// commit, for ever.
+    pub drop_replies: Arc<AtomicBool>,
+}
+
+/// Why a member did not start. Nothing was changed that another start would miss.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Directory(#[from] OpenError),
+    #[error("{0}")]
+    Config(String),
+    #[error("the listener cannot be used: {0}")]
+    Listener(std::io::Error),
+    #[error(transparent)]
+    Replica(tally_consensus::StartError),
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl StartError {
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Directory(error) => error.code(),
+            Self::Config(_) | Self::Replica(tally_consensus::StartError::Options(_)) => {
+                codes::INVALID_CONFIG
+            }
+            Self::Listener(_) => codes::ADDRESS_IN_USE,
+            Self::Replica(tally_consensus::StartError::Storage(_)) => codes::DAMAGED,
+            Self::Internal(_) => codes::HALTED,
+        }
+    }
+
+    /// What to do about it, where there is something.
+    pub fn next(&self) -> Option<String> {
+        match self {
+            Self::Directory(error) => Some(error.next()),
+            Self::Config(_) | Self::Listener(_) | Self::Replica(_) | Self::Internal(_) => None,
+        }
+    }
+}
+
+/// Connections that stay open at the end are cut off after this time.
+const CONNECTIONS_END_WITHIN: Duration = Duration::from_secs(3);
+
+/// A running member.
+pub struct Server {
+    member: Arc<Member>,
+    tasks: JoinSet<Result<(), String>>,
+}
+
+impl Server {
+    /// Opens the directory and serves. Forming the cluster goes on in the background; `/readyz` says
+    /// when the member takes requests.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(
+        config: ServerConfig,
+        listeners: Listeners,
+        faults: Faults,
+    ) -> Result<Self, StartError> {
+        check(&config)?;
+        let formation = formation_digest(&config);
+        let broken = watch::Sender::new(None);
+        let opening = open(&config, formation.clone(), broken.clone());
+        let (data, stores) = opening.await?;
+        let member = Member::new(config, faults, data, stores, formation, broken);
+        if member.cluster().is_some() {
+            member.start_replica().await?;
+        }
+        let mut tasks = JoinSet::new();
+        for listener in [&listeners.client, &listeners.peer, &listeners.http] {
+            listener.set_nonblocking(true).map_err(StartError::Listener)?;
+        }
+        let client = tokio::net::TcpListener::from_std(listeners.client);
+        let peer = tokio::net::TcpListener::from_std(listeners.peer);
+        let http = tokio::net::TcpListener::from_std(listeners.http);
+        tasks.spawn(client::serve(member.clone(), client.map_err(StartError::Listener)?));
+        tasks.spawn(peer::serve(member.clone(), peer.map_err(StartError::Listener)?));
+        tasks.spawn(http::serve(member.clone(), http.map_err(StartError::Listener)?));
+        tasks.spawn(formation::run(member.clone()));
+        Ok(Self { member, tasks })
+    }
+
+    /// What this member knows; never waits.
+    pub fn status(&self) -> v1::StatusResponse {
+        self.member.status()
+    }
+
+    /// True when the member takes requests: part of a cluster, and a leader is known.
+    pub fn is_ready(&self) -> bool {
+        self.member.not_ready().is_none()
+    }
+
+    /// Resolves when the member cannot go on, with the reason. The process must end: what its disk
+    /// holds is no longer certain.
+    pub async fn failed(&self) -> String {
+        let mut broken = self.member.broken.subscribe();
+        let disk = async {
+            match broken.wait_for(Option::is_some).await.map(|why| why.clone()) {
+                Ok(Some(why)) => why,
+                Ok(None) | Err(_) => std::future::pending().await,
+            }
+        };
+        let replica = async {
+            let mut phase = self.member.watch_phase();
+            loop {
+                if let Ok(replica) = self.member.replica() {
+                    return replica.halted().await;
+                }
+                if phase.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            // The disk's own words before those of whoever stumbled over it.
+            biased;
+            why = disk => why,
+            why = replica => why,
+        }
+    }
+
+    /// Hands leadership over, ends connections, closes the files.
+    pub async fn shutdown(mut self) {
+        if let Ok(replica) = self.member.replica() {
+            replica.shutdown().await;
+        }
+        self.member.ending.cancel();
+        let ended = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                report(ended);
+            }
+        };
+        if tokio::time::timeout(CONNECTIONS_END_WITHIN, ended).await.is_err() {
+            tracing::info!("connections were still open and are cut off");
+            self.tasks.shutdown().await;
+        }
+        let state = self.member.stores.state.clone();
+        match tokio::task::spawn_blocking(move || state.flush()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the state was not flushed; the log replays it"),
+            Err(error) => tracing::warn!(%error, "the state was not flushed; the log replays it"),
+        }
+    }
+}
+
+fn report(ended: Result<Result<(), String>, JoinError>) {
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(error, "a listener did not end as it should"),
+        Err(error) => tracing::warn!(%error, "a listener did not end as it should"),
+    }
+}
+
+fn check(config: &ServerConfig) -> Result<(), StartError> {
+    let names = config.initial_cluster.iter().map(|(name, _)| name.as_str());
+    let names: Vec<&str> = names.collect();
+    if !names.contains(&config.name.as_str()) {
+        return Err(StartError::Config(format!(
+            "the name {} is not in the initial cluster, which has {}",
+            config.name,
+            names.join(", ")
+        )));
+    }
+    Ok(())
+}
+
+/// Members found a cluster together only when they were started with the same list and settings.
+fn formation_digest(config: &ServerConfig) -> Vec<u8> {
+    let mut digest = Sha256::new();
+    for (name, address) in &config.initial_cluster {
+        digest.update(format!("{name}={address}\n"));
+    }
+    let settings = &config.settings;
+    let replication = settings.replication.map(|wanted| wanted.to_string());
+    digest.update(format!(
+        "retry-check={}\nreplication={}\n",
+        settings.retry_check,
+        replication.unwrap_or_default()
+    ));
+    digest.finalize().to_vec()
+}
+
+/// Opens directory and stores on a thread that may wait for the disk.
+async fn open(
+    config: &ServerConfig,
+    formation: Vec<u8>,
+    broken: watch::Sender<Option<String>>,
+) -> Result<(DataDir, Stores), StartError> {
+    let path = config.data_dir.clone();
+    let options = OpenOptions {
+        name: config.name.clone(),
+        formation,
+        fresh_member: MemberId(rand::random_range(1..=u64::MAX)),
+    };
+    let on_failure: OnFailure = Arc::new(move |why: &str| {
+        tracing::error!(why, "the disk cannot be trusted any more");
+        broken.send_replace(Some(why.to_owned()));
+    });
+    let opened = tokio::task::spawn_blocking(move || {
+        let data = DataDir::open(&path, &options)?;
+        let log = data.open_log(LogOptions::new(on_failure.clone()))?;
+        let state = data.open_state(StateOptions { on_failure })?;
+        Ok((data, Stores { log, state }))
+    });
+    opened
+        .await
+        .map_err(|error| StartError::Internal(error.to_string()))?
+        .map_err(StartError::Directory)
+}

@@ -1,0 +1,153 @@
+//! The configuration of `tally serve`: one set of keys, from flags, `TALLY_*` variables and a TOML
+//! file. Flags win over variables, variables over the file. Parses once; what comes out is checked.
+
+mod file;
+mod key;
+mod layers;
+mod value;
+
+use std::path::PathBuf;
+
+use tally_model::RetryCheck;
+use tally_model::explanation::codes;
+
+use crate::exit::Failure;
+use crate::logging::{FORMAT_EXPECTED, Format, LEVEL_EXPECTED, Level};
+
+pub(crate) use key::Flags;
+pub(crate) use layers::Layers;
+use value::{HOST_PORT_EXPECTED, NUMBER_EXPECTED, address, initial_cluster, member_name, number};
+
+const CLIENT_DEFAULT: &str = "127.0.0.1:7411";
+const PEER_DEFAULT: &str = "127.0.0.1:7412";
+const HTTP_DEFAULT: &str = "127.0.0.1:7413";
+
+/// A checked configuration.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) name: String,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) listen_client: String,
+    pub(crate) listen_peer: String,
+    pub(crate) listen_http: String,
+    /// Where clients reach this member; `None`: where it listens.
+    pub(crate) advertise_client: Option<String>,
+    /// Name and peer address of each founding member, in the given order.
+    pub(crate) initial_cluster: Vec<(String, String)>,
+    pub(crate) settings: tally_service::Settings,
+    pub(crate) tuning: tally_service::Tuning,
+    pub(crate) log_level: Level,
+    pub(crate) log_format: Format,
+}
+
+impl Config {
+    /// Checks what was given.
+    pub(crate) fn read(layers: &Layers) -> Result<Self, Failure> {
+        let name = layers.required("name", "a name without spaces, such as n1", member_name)?;
+        let expected = "a comma-separated list such as n1=host1:7412,n2=host2:7412,n3=host3:7412";
+        let initial_cluster = layers.required("initial-cluster", expected, initial_cluster)?;
+        if !initial_cluster.iter().any(|(member, _)| *member == name) {
+            let names = Vec::from_iter(initial_cluster.iter().map(|(member, _)| member.as_str()));
+            let expected = format!("one of {}", names.join(", "));
+            let found = format!("`name` is {name:?}, which `initial-cluster` does not list");
+            return Err(Failure::fault(codes::INVALID_CONFIG, found).expected(expected));
+        }
+        let listen = |key, default: &str| {
+            let given = layers.optional(key, HOST_PORT_EXPECTED, address)?;
+            Ok::<_, Failure>(given.unwrap_or_else(|| default.to_owned()))
+        };
+        Ok(Self {
+            name,
+            data_dir: layers.required("data-dir", "a directory", directory)?,
+            listen_client: listen("listen-client", CLIENT_DEFAULT)?,
+            listen_peer: listen("listen-peer", PEER_DEFAULT)?,
+            listen_http: listen("listen-http", HTTP_DEFAULT)?,
+            advertise_client: layers.optional("advertise-client", HOST_PORT_EXPECTED, address)?,
+            initial_cluster,
+            settings: settings(layers)?,
+            tuning: tuning(layers)?,
+            log_level: layers
+                .optional("log-level", LEVEL_EXPECTED, str::parse)?
+                .unwrap_or_default(),
+            log_format: layers
+                .optional("log-format", FORMAT_EXPECTED, str::parse)?
+                .unwrap_or_default(),
+        })
+    }
+}
+
+fn directory(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// What the cluster is founded with.
+fn settings(layers: &Layers) -> Result<tally_service::Settings, Failure> {
+    let mut settings = tally_service::Settings::default();
+    let check = |text: &str| text.parse::<RetryCheck>().map_err(|error| error.problem);
+    if let Some(check) = layers.optional("retry-check", "marker or relaxed", check)? {
+        settings.retry_check = check;
+    }
+    let switch = |text: &str| text.parse().map_err(|_| "it is no switch".to_owned());
+    let acknowledged = layers.optional("i-know-this-is-unsafe", "true or false", switch)?;
+    if settings.retry_check == RetryCheck::Relaxed && acknowledged != Some(true) {
+        let place = layers.place("retry-check");
+        let found = format!(
+            "{place}: `retry-check` is \"relaxed\": two processes with one node id can both succeed"
+        );
+        return Err(Failure::fault(codes::UNSAFE_NOT_ACKNOWLEDGED, found)
+            .expected("marker, or relaxed together with --i-know-this-is-unsafe on a test cluster")
+            .next(format!("tally explain {}", codes::UNSAFE_NOT_ACKNOWLEDGED)));
+    }
+    let expected = "{node: N}, {zone: N} or {region: N} with N of 1 or more";
+    let replication = |text: &str| match text.parse() {
+        Ok(replication) => Ok(replication),
+        Err(tally_model::InvalidIdentifier { .. }) => Err("it is not of that form".to_owned()),
+    };
+    if let Some(replication) = layers.optional("replication", expected, replication)? {
+        settings.replication = Some(replication);
+    }
+    Ok(settings)
+}
+
+/// How this member runs; may differ between members.
+fn tuning(layers: &Layers) -> Result<tally_service::Tuning, Failure> {
+    let mut tuning = tally_service::Tuning::default();
+    set(layers, "heartbeat-ms", &mut tuning.heartbeat_ms)?;
+    set(layers, "election-ms-min", &mut tuning.election_ms_min)?;
+    set(layers, "election-ms-max", &mut tuning.election_ms_max)?;
+    set(layers, "snapshot-entries", &mut tuning.snapshot_entries)?;
+    set(layers, "keep-entries", &mut tuning.keep_entries)?;
+    set(layers, "inflight-max", &mut tuning.inflight_max)?;
+    set(layers, "message-bytes-max", &mut tuning.message_bytes_max)?;
+    set(layers, "streams-max", &mut tuning.streams_max)?;
+    let (least, most) = (tuning.election_ms_min, tuning.election_ms_max);
+    let beat = tuning.heartbeat_ms;
+    let found = if least < beat.saturating_mul(HEARTBEATS_PER_ELECTION_MIN) {
+        format!("`election-ms-min` is {least} with a `heartbeat-ms` of {beat}")
+    } else if most <= least {
+        format!("`election-ms-max` is {most} with an `election-ms-min` of {least}")
+    } else {
+        return Ok(tuning);
+    };
+    Err(
+        Failure::fault(codes::INVALID_CONFIG, found).expected(format!(
+            "{HEARTBEATS_PER_ELECTION_MIN} x heartbeat-ms <= election-ms-min < election-ms-max"
+        )),
+    )
+}
+
+/// With fewer, one late heartbeat would start an election.
+const HEARTBEATS_PER_ELECTION_MIN: u64 = 2;
+
+fn set<N: TryFrom<u64>>(layers: &Layers, key: &str, setting: &mut N) -> Result<(), Failure> {
+    if let Some(given) = layers.optional(key, NUMBER_EXPECTED, number)? {
+        *setting = given;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::Write;
+
+use tempfile::NamedTempFile;
+
+use super::*;
+
+const MEMBERS: (&str, &str) = ("initial-cluster", "n1=a:1,n2=b:1");
+
+fn file(text: &str) -> NamedTempFile {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+/// Reads flags, variables and a file.
+fn config(
+    flags: &[(&'static str, &str)],
+    variables: &[(&str, &str)],
+    text: &str,
+) -> Result<Config, Failure> {
+    let file = file(text);
+    let variable = |name: &str| {
+        let found = variables.iter().find(|(variable, _)| *variable == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    let layers = Layers::gather(Flags::of(flags), variable, Some(file.path()))?;
+    Config::read(&layers)
+}
+
+const NEEDED: &str = "name = \"n1\"\ndata-dir = \"/d\"\ninitial-cluster = \"n1=a:1,n2=b:1\"\n";
+
+#[test]
+fn flags_win_over_variables_and_variables_over_the_file() {
+    let text =
+        format!("{NEEDED}listen-client = \"f:1\"\nlisten-peer = \"f:2\"\nlisten-http = \"f:3\"\n");
+    let variables = [("TALLY_LISTEN_CLIENT", "v:1"), ("TALLY_LISTEN_PEER", "v:2")];
+    let config = config(&[("listen-client", "g:1")], &variables, &text).unwrap();
+    assert_eq!(config.listen_client, "g:1");
+    assert_eq!(config.listen_peer, "v:2");
+    assert_eq!(config.listen_http, "f:3");
+}
+
+#[test]
+fn what_is_not_given_has_a_default_and_an_empty_variable_is_not_given() {
+    let config = config(&[], &[("TALLY_LISTEN_CLIENT", "")], NEEDED).unwrap();
+    assert_eq!(config.listen_client, CLIENT_DEFAULT);
+    assert_eq!(config.listen_peer, PEER_DEFAULT);
+    assert_eq!(config.listen_http, HTTP_DEFAULT);
+    assert_eq!(config.settings.retry_check, RetryCheck::Marker);
+    assert_eq!(config.log_level, Level::default());
+    assert_eq!(config.initial_cluster.len(), 2);
+}
+
+#[test]
+fn a_wrong_value_names_where_it_stands_what_was_found_and_what_is_allowed() {
+    let of = |flags: &[(&'static str, &str)], variables: &[(&str, &str)], text: &str| {
+        let failure = config(flags, variables, text).unwrap_err();
+        assert_eq!(failure.exit.code(), 2);
+        failure.to_string()
+    };
+    let said = of(&[], &[], &format!("{NEEDED}heartbeat-ms = 0\n"));
+    assert!(said.contains(", line 4: `heartbeat-ms` is \"0\""), "{said}");
+    assert!(said.contains(NUMBER_EXPECTED), "{said}");
+    let said = of(&[("listen-peer", "host")], &[], NEEDED);
+    assert!(
+        said.contains("flag --listen-peer: `listen-peer` is \"host\""),
+        "{said}"
+    );
+    assert!(said.contains("HOST:PORT"), "{said}");
+    let said = of(&[], &[("TALLY_LOG_FORMAT", "yaml")], NEEDED);
+    assert!(said.contains("variable TALLY_LOG_FORMAT"), "{said}");
+    assert!(said.contains("text or json"), "{said}");
+    let said = of(&[], &[("TALLY_REPLICATION", "2")], NEEDED);
+    assert!(said.contains("{zone: N}"), "{said}");
+}
+
+#[test]
+fn what_is_missing_is_told_with_all_its_places() {
+    let said = config(&[("name", "n1"), MEMBERS], &[], "")
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("`data-dir` is not given"), "{said}");
+    assert!(
+        said.contains("--data-dir") && said.contains("TALLY_DATA_DIR"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_name_that_is_not_listed_is_refused() {
+    let said = config(&[("name", "n9")], &[], NEEDED)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        said.contains("n9") && said.contains("one of n1, n2"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_relaxed_check_must_be_acknowledged() {
+    let relaxed = format!("{NEEDED}retry-check = \"relaxed\"\n");
+    let refused = config(&[], &[], &relaxed).unwrap_err();
+    assert_eq!(refused.exit.code(), 2);
+    assert_eq!(refused.code, codes::UNSAFE_NOT_ACKNOWLEDGED);
+    assert!(refused.found.contains("line 4"), "{refused}");
+    for allowed in [
+        config(&[("i-know-this-is-unsafe", "true")], &[], &relaxed),
+        config(&[], &[("TALLY_I_KNOW_THIS_IS_UNSAFE", "true")], &relaxed),
+        config(
+            &[],
+            &[],
+            &format!("{relaxed}i-know-this-is-unsafe = true\n"),
+        ),
+    ] {
+        assert_eq!(allowed.unwrap().settings.retry_check, RetryCheck::Relaxed);
+    }
+    let denied = config(
+        &[],
+        &[],
+        &format!("{relaxed}i-know-this-is-unsafe = false\n"),
+    );
+    assert_eq!(denied.unwrap_err().code, codes::UNSAFE_NOT_ACKNOWLEDGED);
+}
+
+#[test]
+fn elections_leave_room_for_heartbeats() {
+    let tuned = |heartbeat: &str, least: &str, most: &str| {
+        let flags = [
+            ("heartbeat-ms", heartbeat),
+            ("election-ms-min", least),
+            ("election-ms-max", most),
+        ];
+        config(&flags, &[], NEEDED)
+    };
+    assert!(tuned("50", "200", "400").is_ok());
+    assert!(tuned("150", "200", "400").is_err());
+    assert!(tuned("50", "200", "200").is_err());
+}
+
+#[test]
+fn the_shipped_file_is_good() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/tally.toml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let config = config(&[], &[], &text).unwrap();
+    assert_eq!(config.name, "n1");
+    assert_eq!(config.initial_cluster.len(), 3);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let path = std::path::Path::new("/nowhere/tally.toml");
+    let failure = Layers::gather(Flags::default(), |_| None, Some(path)).unwrap_err();
+    assert_eq!(failure.exit.code(), 2);
+    assert!(failure.found.contains("/nowhere/tally.toml"), "{failure}");
+}

@@ -1,0 +1,165 @@
+//! The one binary of Tally: `serve`, `dev`, `log-server` and the operator's commands.
+//!
+//! Knows flags, configuration, tables and exit codes; how anything is done is other crates' business.
+
+mod answer;
+mod cluster;
+mod config;
+mod connection;
+mod dev;
+mod exit;
+mod explain;
+mod listen;
+mod log_server;
+mod logging;
+mod member;
+mod node;
+mod output;
+mod resume;
+mod serve;
+mod signals;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use connection::Connection;
+use exit::Failure;
+use output::Output;
+
+/// Keeps which log servers exist and what each may do.
+#[derive(Debug, Parser)]
+#[command(name = "tally", version, after_help = EXIT_CODES, propagate_version = false)]
+struct Cli {
+    /// How results are printed.
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t = Output::Table,
+        help_heading = "Global"
+    )]
+    output: Output,
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, or done before (replayed)
+  1  anything else: something is broken, or not found
+  2  usage: a flag, a variable or the configuration
+  3  refused by the cluster
+  4  marker conflict: the node is another one's
+  5  no leader, or nobody could be reached; nothing was done
+  6  outcome unknown; the command prints how to resume";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::ServeArguments),
+    Dev(dev::DevArguments),
+    LogServer(log_server::LogServerArguments),
+    /// Log servers and their storage states.
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// The members of the cluster itself.
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// Who belongs to the cluster.
+    #[command(subcommand)]
+    Member(member::MemberCommand),
+    Resume(resume::ResumeArguments),
+    Explain(explain::ExplainArguments),
+    /// A script for a shell that completes commands and flags.
+    Completion {
+        shell: clap_complete::Shell,
+    },
+    /// Tally's version.
+    Version,
+}
+
+fn main() -> ExitCode {
+    // Ends with exit code 2 when the command line is wrong, and 0 after help.
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // When standard error is gone, the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "{failure}");
+            ExitCode::from(failure.exit.code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let Cli {
+        output,
+        connection,
+        command,
+    } = cli;
+    match command {
+        Command::Explain(arguments) => return explain::run(&arguments, output),
+        Command::Completion { shell } => explain::completion(shell, &mut Cli::command()),
+        Command::Version => explain::version(output),
+        other => return with_runtime(other, &connection, output),
+    }
+    Ok(())
+}
+
+fn with_runtime(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime =
+        runtime.map_err(|error| serve::halted(&format!("cannot start threads: {error}")))?;
+    let done = runtime.block_on(async {
+        match command {
+            Command::Serve(arguments) => serve::run(arguments).await,
+            Command::Dev(arguments) => dev::run(arguments, connection, output).await,
+            Command::LogServer(arguments) => log_server::run(arguments, connection, output).await,
+            Command::Node(command) => node::run(command, connection, output).await,
+            Command::Cluster(command) => cluster::run(command, connection, output).await,
+            Command::Member(command) => member::run(command, connection, output).await,
+            Command::Resume(arguments) => resume::run(arguments, connection, output).await,
+            // Answered before, without a runtime.
+            Command::Explain(_) | Command::Completion { .. } | Command::Version => Ok(()),
+        }
+    });
+    // A call that hangs, as on a broken disk, must not keep the process.
+    runtime.shutdown_background();
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_may_follow_the_command() {
+        let line = [
+            "tally",
+            "node",
+            "show",
+            "ls1",
+            "--stale",
+            "-o",
+            "json",
+            "--timeout",
+            "1s",
+        ];
+        let cli = Cli::try_parse_from(line).expect("a command line");
+        assert_eq!(cli.output, Output::Json);
+        assert_eq!(cli.connection.timeout.as_secs(), 1);
+        let line = ["tally", "dev", "kill", "leader", "--data-dir", "d"];
+        Cli::try_parse_from(line).expect("a command line");
+    }
+}

@@ -1,0 +1,174 @@
+//! `tally serve`: one member of a cluster.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use tally_model::explanation::codes;
+use tally_service::{Faults, Listeners, Server, ServerConfig, StartError};
+
+use crate::config::{Config, Flags, Layers};
+use crate::exit::{Exit, Failure};
+use crate::listen::bind;
+use crate::logging::Logging;
+use crate::signals::Signals;
+
+/// Handing leadership over and closing files takes no longer than this, or is given up.
+pub(crate) const SHUTDOWN_WITHIN: Duration = Duration::from_secs(15);
+
+/// Runs one member of a cluster until Ctrl-C or SIGTERM.
+///
+/// Every flag is also a variable, --data-dir as TALLY_DATA_DIR, and a key of the TOML file that
+/// --config names, data-dir = "…". Flags win over variables, variables over the file.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// A TOML file with the keys of these flags.
+    #[arg(long, value_name = "FILE", env = "TALLY_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+impl ServeArguments {
+    /// Everything that was given, checked.
+    pub(crate) fn configuration(self) -> Result<Config, Failure> {
+        let variable = |name: &str| std::env::var(name).ok();
+        let path = self.config.filter(|path| !path.as_os_str().is_empty());
+        Config::read(&Layers::gather(self.flags, variable, path.as_deref())?)
+    }
+}
+
+pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
+    let config = arguments.configuration()?;
+    Logging::new(config.log_level.clone(), config.log_format).start()?;
+    let mut signals = Signals::listen()?;
+    let listeners = Listeners {
+        client: bind(&config.listen_client, "listen-client")?,
+        peer: bind(&config.listen_peer, "listen-peer")?,
+        http: bind(&config.listen_http, "listen-http")?,
+    };
+    let advertise_client = advertised(&config, &listeners.client);
+    tracing::info!(
+        name = config.name,
+        data_dir = %config.data_dir.display(),
+        client = config.listen_client,
+        peer = config.listen_peer,
+        http = config.listen_http,
+        advertise_client,
+        "listening"
+    );
+    let config = ServerConfig {
+        name: config.name,
+        data_dir: config.data_dir,
+        initial_cluster: config.initial_cluster,
+        advertise_client,
+        settings: config.settings,
+        tuning: config.tuning,
+    };
+    let server = tokio::select! {
+        started = Server::start(config, listeners, Faults::default()) => started.map_err(start_failure)?,
+        () = signals.asked_to_end() => return Ok(()),
+    };
+    let why = tokio::select! {
+        () = signals.asked_to_end() => None,
+        why = server.failed() => Some(why),
+    };
+    if let Some(why) = why {
+        // Closing its files would write to the disk that failed.
+        std::mem::forget(server);
+        return Err(halted(&why));
+    }
+    tracing::info!("asked to end");
+    if tokio::time::timeout(SHUTDOWN_WITHIN, server.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(within = ?SHUTDOWN_WITHIN, "did not close in time; what was synced is safe");
+    }
+    Ok(())
+}
+
+/// Where clients reach this member: as given, or where it listens; on all addresses, the host under
+/// which the other members know it.
+fn advertised(config: &Config, listener: &TcpListener) -> String {
+    if let Some(given) = &config.advertise_client {
+        return given.clone();
+    }
+    let Ok(bound) = listener.local_addr() else {
+        return config.listen_client.clone();
+    };
+    let mut members = config.initial_cluster.iter();
+    let own = members.find(|(name, _)| *name == config.name);
+    let known = own.and_then(|(_, peer)| peer.rsplit_once(':'));
+    let given = config.listen_client.rsplit_once(':');
+    let host = if bound.ip().is_unspecified() {
+        known
+    } else {
+        given
+    };
+    match host {
+        Some((host, _)) => format!("{host}:{}", bound.port()),
+        None => bound.to_string(),
+    }
+}
+
+/// A member that cannot start.
+pub(crate) fn start_failure(error: StartError) -> Failure {
+    let said = error.to_string();
+    let prefix = format!("{}: ", error.code());
+    let found = said.strip_prefix(&prefix).unwrap_or(&said);
+    Failure::fault(error.code(), found).next(error.next().unwrap_or_default())
+}
+
+/// A member that cannot go on.
+pub(crate) fn halted(why: &str) -> Failure {
+    let prefix = format!("{}: ", codes::HALTED);
+    let found = why.strip_prefix(&prefix).unwrap_or(why);
+    let mut failure =
+        Failure::fault(codes::HALTED, found).next(format!("tally explain {}", codes::HALTED));
+    failure.exit = Exit::Broken;
+    failure
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        serve: ServeArguments,
+    }
+
+    fn config(more: &[&str]) -> Config {
+        let line = ["serve", "--name", "n1", "--data-dir", "/d"];
+        let line = line
+            .into_iter()
+            .chain(["--initial-cluster", "n1=host1:7412,n2=host2:7412"]);
+        let line = Line::parse_from(line.chain(more.iter().copied()));
+        line.serve.configuration().unwrap()
+    }
+
+    #[test]
+    fn clients_are_told_an_address_that_they_can_reach() {
+        let everywhere = config(&["--listen-client", "0.0.0.0:0"]);
+        let listener = bind("0.0.0.0:0", "test").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert_eq!(advertised(&everywhere, &listener), format!("host1:{port}"));
+
+        let loopback = config(&["--listen-client", "localhost:0"]);
+        let listener = bind("127.0.0.1:0", "test").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert_eq!(
+            advertised(&loopback, &listener),
+            format!("localhost:{port}")
+        );
+
+        let given = config(&["--advertise-client", "lb:1", "--listen-client", "0.0.0.0:0"]);
+        assert_eq!(advertised(&given, &listener), "lb:1");
+    }
+}

@@ -1,0 +1,367 @@
+//! A cluster of `tally serve` processes on this machine.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tally_proto::v1;
+use tempfile::TempDir;
+use v1::cluster_client::ClusterClient;
+
+use crate::call::timed;
+use crate::command::Operator;
+use crate::deadline::until;
+use crate::member::Member;
+use crate::requester::channel;
+
+/// Formation, an election or a catch-up on a machine that is busy with other tests.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+/// Lines of each member's log that are shown when a test did not come to its end.
+const LOG_LINES_SHOWN: usize = 80;
+
+/// Members `n1`, `n2`, … with their directories. Whoever started it calls [`Cluster::stop`] at the
+/// end; a cluster that is dropped before has failed, so its members' logs are printed.
+#[derive(Debug)]
+pub struct Cluster {
+    members: Vec<Member>,
+    arguments: Vec<String>,
+    dir: TempDir,
+    stopped: bool,
+}
+
+impl Cluster {
+    /// Starts `count` members and waits until they have formed a cluster with a leader.
+    ///
+    /// # Errors
+    /// When they have not after a minute.
+    pub async fn start(count: usize) -> Result<Self> {
+        Self::start_with(count, &[]).await
+    }
+
+    /// Starts with more arguments to every `tally serve`.
+    ///
+    /// # Errors
+    /// As for [`Cluster::start`].
+    pub async fn start_with(count: usize, arguments: &[&str]) -> Result<Self> {
+        let mut cluster = Self::prepare(count, arguments)?;
+        for name in cluster.names() {
+            cluster.launch(&name)?;
+        }
+        cluster.all_ready().await?;
+        Ok(cluster)
+    }
+
+    /// Directories and addresses for `count` members, none of which runs yet.
+    ///
+    /// # Errors
+    /// When there are no free ports or no room for directories.
+    pub fn prepare(count: usize, arguments: &[&str]) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("tally-cluster-").tempdir()?;
+        let members = (1..=count).map(|number| Member::new(format!("n{number}"), dir.path()));
+        Ok(Self {
+            members: members.collect::<Result<_>>()?,
+            arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
+            dir,
+            stopped: false,
+        })
+    }
+
+    /// Every member's name.
+    pub fn names(&self) -> Vec<String> {
+        let names = self.members.iter().map(|member| member.name().to_owned());
+        names.collect()
+    }
+
+    /// A member by name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn member(&self, name: &str) -> Result<&Member> {
+        let mut members = self.members.iter();
+        members
+            .find(|member| member.name() == name)
+            .with_context(|| format!("no member {name}"))
+    }
+
+    fn member_mut(&mut self, name: &str) -> Result<&mut Member> {
+        let mut members = self.members.iter_mut();
+        members
+            .find(|member| member.name() == name)
+            .with_context(|| format!("no member {name}"))
+    }
+
+    /// Where clients reach a member.
+    ///
+    /// # Errors
+    /// When there is no such member.
+    pub fn address(&self, name: &str) -> Result<String> {
+        Ok(self.member(name)?.client_address())
+    }
+
+    /// The `tally` command, with every member as an endpoint.
+    pub fn operator(&self) -> Operator {
+        Operator::new(self.members.iter().map(Member::client_address).collect())
+    }
+
+    /// Starts a member's process and does not wait for anything.
+    ///
+    /// # Errors
+    /// When it runs already or cannot be started.
+    pub fn launch(&mut self, name: &str) -> Result<()> {
+        let all: Vec<String> = self
+            .members
+            .iter()
+            .map(|member| format!("{}={}", member.name(), member.peer_address()))
+            .collect();
+        let more = self.arguments.clone();
+        self.member_mut(name)?.start(&all.join(","), &more)
+    }
+
+    /// Starts a member and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it is not after a minute.
+    pub async fn restart(&mut self, name: &str) -> Result<()> {
+        self.launch(name)?;
+        self.ready(name).await
+    }
+
+    /// Starts every member that does not run and waits until all are ready.
+    ///
+    /// # Errors
+    /// When they are not after a minute.
+    pub async fn restart_all(&mut self) -> Result<()> {
+        for name in self.names() {
+            if !self.member(&name)?.is_started() {
+                self.launch(&name)?;
+            }
+        }
+        self.all_ready().await
+    }
+
+    /// SIGKILL; a member that does not run stays as it is.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill(&mut self, name: &str) -> Result<()> {
+        self.member_mut(name)?.kill()
+    }
+
+    /// SIGKILL to every member.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill_all(&mut self) -> Result<()> {
+        self.members.iter_mut().try_for_each(Member::kill)
+    }
+
+    /// SIGSTOP.
+    ///
+    /// # Errors
+    /// When the member does not run.
+    pub fn pause(&self, name: &str) -> Result<()> {
+        self.member(name)?.pause()
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// When the member does not run.
+    pub fn resume(&self, name: &str) -> Result<()> {
+        self.member(name)?.resume()
+    }
+
+    /// SIGTERM to one member, and waits until it has ended well.
+    ///
+    /// # Errors
+    /// When it takes too long or its exit code is not 0.
+    pub async fn stop_member(&mut self, name: &str) -> Result<()> {
+        self.member_mut(name)?.stop().await
+    }
+
+    /// Removes the data directory of a member that does not run.
+    ///
+    /// # Errors
+    /// When it runs, or the directory cannot be removed.
+    pub fn wipe(&self, name: &str) -> Result<()> {
+        self.member(name)?.wipe()
+    }
+
+    /// Ends every member with SIGTERM. The last call of a test that went well.
+    ///
+    /// # Errors
+    /// When a member does not end, or not with exit code 0.
+    pub async fn stop(mut self) -> Result<()> {
+        for member in &mut self.members {
+            member.stop().await?;
+        }
+        self.stopped = true;
+        Ok(())
+    }
+
+    /// Waits until a member says that it serves.
+    ///
+    /// # Errors
+    /// When it does not after a minute, or its process ended.
+    pub async fn ready(&mut self, name: &str) -> Result<()> {
+        until(&format!("{name} ready"), SETTLED_WITHIN, async || {
+            self.member_mut(name)?.still_runs()?;
+            let answer = self.member(name)?.http("/readyz").await?;
+            ensure!(answer.status == 200, "/readyz says {answer:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until every started member is ready and they agree on a leader.
+    ///
+    /// # Errors
+    /// When they do not after a minute.
+    pub async fn all_ready(&mut self) -> Result<()> {
+        for name in self.started() {
+            self.ready(&name).await?;
+        }
+        self.leader().await?;
+        Ok(())
+    }
+
+    /// What a member knows.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn status(&self, name: &str) -> Result<v1::StatusResponse> {
+        self.member(name)?.status().await
+    }
+
+    /// What every started member knows, by name.
+    async fn statuses(&self) -> Result<BTreeMap<String, v1::StatusResponse>> {
+        let mut statuses = BTreeMap::new();
+        for name in self.started() {
+            let status = self.status(&name).await?;
+            statuses.insert(name, status);
+        }
+        Ok(statuses)
+    }
+
+    /// Waits until all started members name the same running leader, and returns its name.
+    ///
+    /// # Errors
+    /// When they do not after a minute.
+    pub async fn leader(&self) -> Result<String> {
+        until("a leader that all agree on", SETTLED_WITHIN, async || {
+            let statuses = self.statuses().await?;
+            let mut leaders = statuses
+                .iter()
+                .filter(|(_, status)| status.role() == v1::Role::Leader);
+            let (name, leader) = leaders.next().context("no member leads")?;
+            ensure!(leaders.next().is_none(), "two members think that they lead");
+            for (follower, status) in &statuses {
+                ensure!(
+                    status.leader == leader.member && status.term == leader.term,
+                    "{name} leads term {}, but {follower} is in term {}",
+                    leader.term,
+                    status.term
+                );
+            }
+            Ok(name.clone())
+        })
+        .await
+    }
+
+    /// Every started member but the leader.
+    ///
+    /// # Errors
+    /// When there is no leader.
+    pub async fn followers(&self) -> Result<Vec<String>> {
+        let leader = self.leader().await?;
+        let mut followers = self.started();
+        followers.retain(|name| *name != leader);
+        Ok(followers)
+    }
+
+    /// Members that were started and neither killed nor stopped since.
+    pub fn started(&self) -> Vec<String> {
+        let started = self.members.iter().filter(|member| member.is_started());
+        started.map(|member| member.name().to_owned()).collect()
+    }
+
+    /// Hands leadership to a member and waits until all agree.
+    ///
+    /// # Errors
+    /// When leadership does not move there.
+    pub async fn transfer_leader(&self, to: &str) -> Result<()> {
+        let ask = v1::TransferLeaderRequest { to: to.to_owned() };
+        let address = self.address(&self.leader().await?)?;
+        let mut client = ClusterClient::new(channel(&address).await?);
+        client.transfer_leader(timed(&ask, SETTLED_WITHIN)).await?;
+        until("leadership moved", SETTLED_WITHIN, async || {
+            let leader = self.leader().await?;
+            ensure!(leader == to, "{leader} leads, not {to}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until all started members have applied the same entries, and returns the last one's
+    /// index.
+    ///
+    /// # Errors
+    /// When they have not after a minute, and at once when equal entries gave unequal states.
+    pub async fn state_hashes_agree(&self) -> Result<u64> {
+        let agreed = until("equal applied indices", SETTLED_WITHIN, async || {
+            let statuses: Vec<_> = self.statuses().await?.into_values().collect();
+            let first = statuses.first().context("no member runs")?;
+            let index = first.applied_index;
+            ensure!(
+                statuses.iter().all(|status| status.applied_index == index),
+                "applied: {:?}",
+                Vec::from_iter(statuses.iter().map(|status| status.applied_index))
+            );
+            Ok((index, compare(&statuses)))
+        });
+        let (index, equal) = agreed.await?;
+        equal?;
+        Ok(index)
+    }
+}
+
+/// Members that applied the same entries must be in the same state.
+fn compare(statuses: &[v1::StatusResponse]) -> Result<()> {
+    for status in statuses {
+        let (index, hash) = (status.applied_index, &status.state_hash);
+        ensure!(hash.len() == 16, "{}: {} bytes of hash", status.name, hash.len());
+        if *hash != statuses[0].state_hash {
+            bail!("{} differs from {} at {index}", status.name, statuses[0].name);
+        }
+        ensure!(
+            status.hash_mismatches.is_empty(),
+            "{} found other hashes: {:?}",
+            status.name,
+            status.hash_mismatches
+        );
+    }
+    Ok(())
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.stopped {
+            return;
+        }
+        for member in &mut self.members {
+            let log = member.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+            eprintln!("--- end of {}'s log", member.name());
+            for line in shown {
+                eprintln!("{line}");
+            }
+            // The process ends with the member in any case.
+            let _ = member.kill();
+        }
+        if std::env::var_os("TALLY_TEST_KEEP").is_some() {
+            self.dir.disable_cleanup(true);
+            eprintln!("--- kept: {}", self.dir.path().display());
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Clusters of real `tally serve` processes, and what goes wrong between them: killed and stopped
+//! members, wiped directories, answers and requests that get lost on the way.
+//!
+//! Sees the product from outside only: its command line, its public calls and its files' existence.
+//! Every wait has a deadline and says what it waited for.
+
+mod answer;
+mod binary;
+mod call;
+mod cluster;
+mod command;
+mod deadline;
+mod http;
+pub mod leader_loss;
+mod log_server;
+mod member;
+mod port;
+mod process;
+mod proxy;
+mod read;
+mod requester;
+
+pub use answer::AnswerExt;
+pub use call::{Call, send, send_until_answered};
+pub use cluster::Cluster;
+pub use command::{Finished, Operator};
+pub use deadline::{until, while_observing};
+pub use http::{HttpAnswer, get};
+pub use log_server::{LogServer, LogServerProcess};
+pub use member::Member;
+pub use port::Port;
+pub use process::Process;
+pub use proxy::{Mode, Proxy};
+pub use read::{Reader, activations, registrations};
+pub use requester::{Requester, channel, fresh_marker};

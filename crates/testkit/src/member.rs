@@ -1,0 +1,160 @@
+//! One `tally serve` process: its directory, its addresses, and what it says of itself.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tally_proto::v1;
+use v1::cluster_client::ClusterClient;
+
+use crate::binary;
+use crate::call::timed;
+use crate::http::{self, HttpAnswer};
+use crate::port::Port;
+use crate::process::{Process, read_lossy};
+use crate::requester::channel;
+
+const STATUS_WITHIN: Duration = Duration::from_secs(2);
+/// A member that is told to end has this long to hand over and to close its files.
+const END_WITHIN: Duration = Duration::from_secs(20);
+
+/// A member of a cluster under test, running or not.
+#[derive(Debug)]
+pub struct Member {
+    name: String,
+    data: PathBuf,
+    log: PathBuf,
+    client: Port,
+    peer: Port,
+    http: Port,
+    process: Option<Process>,
+}
+
+impl Member {
+    /// A member that does not run yet, with everything it writes below `dir`.
+    pub(crate) fn new(name: String, dir: &Path) -> Result<Self> {
+        Ok(Self {
+            data: dir.join(&name),
+            log: dir.join(format!("{name}.log")),
+            client: Port::take()?,
+            peer: Port::take()?,
+            http: Port::take()?,
+            process: None,
+            name,
+        })
+    }
+
+    /// As in `--name`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where clients reach it.
+    pub fn client_address(&self) -> String {
+        self.client.address()
+    }
+
+    /// Where members reach it.
+    pub fn peer_address(&self) -> String {
+        self.peer.address()
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.data
+    }
+
+    /// Everything that it has written to its standard output and error, over all its runs.
+    pub fn log(&self) -> String {
+        read_lossy(&self.log)
+    }
+
+    /// True between start and kill or stop.
+    pub fn is_started(&self) -> bool {
+        self.process.is_some()
+    }
+
+    pub(crate) fn start(&mut self, initial_cluster: &str, more: &[String]) -> Result<()> {
+        ensure!(self.process.is_none(), "{} runs already", self.name);
+        let mut command = Command::new(binary::tally()?);
+        command
+            .arg("serve")
+            .args(["--name", &self.name])
+            .arg("--data-dir")
+            .arg(&self.data)
+            .args(["--listen-client", &self.client.address()])
+            .args(["--listen-peer", &self.peer.address()])
+            .args(["--listen-http", &self.http.address()])
+            .args(["--initial-cluster", initial_cluster])
+            .args(more)
+            .env("NO_COLOR", "1");
+        self.process = Some(Process::start(&mut command, &self.log)?);
+        Ok(())
+    }
+
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        match self.process.take() {
+            Some(mut process) => process.kill(),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) async fn stop(&mut self) -> Result<()> {
+        let Some(mut process) = self.process.take() else {
+            return Ok(());
+        };
+        let status = process.terminate(END_WITHIN).await?;
+        ensure!(status.success(), "{} was told to end: {status}", self.name);
+        Ok(())
+    }
+
+    pub(crate) fn pause(&self) -> Result<()> {
+        self.running()?.pause()
+    }
+
+    pub(crate) fn resume(&self) -> Result<()> {
+        self.running()?.resume()
+    }
+
+    /// Removes the data directory of a member that does not run.
+    pub(crate) fn wipe(&self) -> Result<()> {
+        ensure!(self.process.is_none(), "{} still runs", self.name);
+        std::fs::remove_dir_all(&self.data)
+            .with_context(|| format!("wiping {}", self.data.display()))
+    }
+
+    /// Fails when the process has ended although nobody ended it.
+    pub(crate) fn still_runs(&mut self) -> Result<()> {
+        let process = self.process.as_mut().context("it was not started")?;
+        ensure!(process.is_running()?, "{} ended by itself", self.name);
+        Ok(())
+    }
+
+    /// What the member knows, through `tally.v1.Cluster.Status`.
+    ///
+    /// # Errors
+    /// When it does not answer within two seconds.
+    pub async fn status(&self) -> Result<v1::StatusResponse> {
+        let mut client = ClusterClient::new(channel(&self.client_address()).await?);
+        let response = client
+            .status(timed(&v1::StatusRequest {}, STATUS_WITHIN))
+            .await;
+        let status = response.with_context(|| format!("status of {}", self.name))?;
+        Ok(status.into_inner())
+    }
+
+    /// `GET` on its HTTP listener, for example `/readyz`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn http(&self, path: &str) -> Result<HttpAnswer> {
+        http::get(&self.http.address(), path).await
+    }
+
+    fn running(&self) -> Result<&Process> {
+        self.process
+            .as_ref()
+            .with_context(|| format!("{} does not run", self.name))
+    }
+}

@@ -34,8 +34,7 @@ pub type Answers<T> = BoxStream<'static, Result<T, LinkError>>;
 /// Calls to one other member. Every call fails rather than wait for ever when the other side is
 /// silent.
 pub trait PeerLink: Send + Sync + 'static {
-    /// Replication; answers come in the order of the requests. Established before the first request
-    /// is taken from the stream.
+    /// Replication; answers come in the order of the requests.
     fn append(
         &self,
         requests: BoxStream<'static, peer::AppendRequest>,

@@ -22,6 +22,7 @@ pub mod codes {
     pub const READ_TIMED_OUT: &str = "T-017";
     pub const DAMAGED: &str = "T-018";
     pub const NOT_FOUND: &str = "T-019";
+    pub const NOT_PERMITTED: &str = "T-020";
 }
 
 /// One code's entry.
@@ -140,6 +141,11 @@ pub const EXPLANATIONS: &[Explanation] = &[
         codes::NOT_FOUND,
         "not found",
         "There is no node or member of this name or id. `tally node list` and `tally cluster status` show which there are.",
+    ),
+    entry(
+        codes::NOT_PERMITTED,
+        "not permitted in this storage state",
+        "A log server refuses what its storage state does not permit: it takes appends in read-write only, and gives out records unless its data is lost or gone. `tally node show NAME` tells the state, `tally node history NAME` who changed it and why.",
     ),
     entry(
         "T-101",

@@ -73,10 +73,11 @@ impl FromStr for Level {
 }
 
 impl Level {
-    /// A bare level is meant for Tally; libraries then say only what is wrong.
+    /// A bare level is meant for Tally; libraries then say only what is wrong. openraft warns of every
+    /// attempt to reach a member that is down; Tally says it once.
     fn directives(&self) -> String {
         match self.0.as_str() {
-            bare @ ("info" | "debug" | "trace") => format!("warn,tally={bare}"),
+            bare @ ("info" | "debug" | "trace") => format!("warn,openraft=error,tally={bare}"),
             other => other.to_owned(),
         }
     }
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn a_bare_level_is_meant_for_tally() {
         let level: Level = "debug".parse().expect("a level");
-        assert_eq!(level.directives(), "warn,tally=debug");
+        assert_eq!(level.directives(), "warn,openraft=error,tally=debug");
         let level: Level = "tally_service=trace,warn".parse().expect("directives");
         assert_eq!(level.directives(), "tally_service=trace,warn");
     }

@@ -11,6 +11,7 @@ use tally_testkit::{
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tonic::transport::Channel;
 
 const WRITERS: usize = 4;
 /// Answered before the members are killed, so that it happens under load.
@@ -29,7 +30,9 @@ async fn every_answered_command_survives_and_none_happens_twice() -> Result<()> 
     let names = cluster.names();
     for writer in 0..WRITERS {
         let address = cluster.address(&names[writer % names.len()])?;
-        writers.push(write(address, writer, answered.clone()));
+        let requester = Requester::open(&address).await?;
+        let to = channel(&address).await?;
+        writers.push(write(requester, to, writer, answered.clone()));
     }
     drop(answered);
     let loaded = count.wait_for(|count| *count >= ANSWERED_BEFORE);
@@ -58,13 +61,12 @@ async fn every_answered_command_survives_and_none_happens_twice() -> Result<()> 
 
 /// Registers one node after the other until a call is not answered; returns every call and its answer.
 fn write(
-    address: String,
+    mut requester: Requester,
+    to: Channel,
     writer: usize,
     answered: watch::Sender<usize>,
 ) -> JoinHandle<Result<Vec<(Call, Option<Answer>)>>> {
     tokio::spawn(async move {
-        let mut requester = Requester::open(&address).await?;
-        let to = channel(&address).await?;
         let mut sent = Vec::new();
         while sent.len() < CALLS_PER_WRITER_MAX {
             let call = requester.register_call(&format!("ls-{writer}-{}", sent.len()), None);

@@ -111,7 +111,14 @@ impl NetStreamAppend<TypeConfig> for NetworkLink {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         async move {
-            let requests = input.map(convert::append_message).boxed();
+            let mut input = input;
+            // openraft waits in its stream of requests while it backs off from a member: asked for
+            // none, it would try again at once, thousands of times a second.
+            let Some(first) = input.next().await else {
+                return Ok(futures::stream::empty().boxed());
+            };
+            let requests = futures::stream::once(std::future::ready(first)).chain(input);
+            let requests = requests.map(convert::append_message).boxed();
             let answers = self.link.append(requests).await.map_err(rpc_error)?;
             let results = answers.map(|answer| {
                 let answer = answer.map_err(rpc_error)?;

@@ -1,8 +1,10 @@
 //! Links to other members over gRPC: one connection each, made when it is first needed.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,43 +27,61 @@ pub(super) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// One small question to another member.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// Makes the links of one member.
+/// Makes the links of one member; asked again for the same other member, it gives the same one.
 pub(crate) struct PeerTransport {
     cluster: ClusterId,
     member: MemberId,
+    links: Mutex<BTreeMap<(MemberId, String), Arc<GrpcLink>>>,
 }
 
 impl PeerTransport {
     pub(crate) fn new(cluster: ClusterId, member: MemberId) -> Self {
-        Self { cluster, member }
+        Self {
+            cluster,
+            member,
+            links: Mutex::default(),
+        }
     }
-}
 
-impl Transport for PeerTransport {
-    fn link(&self, to: &Member) -> Arc<dyn PeerLink> {
+    fn open(&self, to: &Member) -> GrpcLink {
         let envelope = Envelope {
             cluster: self.cluster,
             from: self.member,
             to: to.id,
         };
         match Endpoint::from_shared(format!("http://{}", to.peer_address)) {
-            Ok(endpoint) => Arc::new(GrpcLink::new(&endpoint, envelope)),
+            Ok(endpoint) => GrpcLink::new(&endpoint, envelope, to.name.clone()),
             Err(error) => {
                 let why = format!("{} is no address of {}: {error}", to.peer_address, to.name);
                 tracing::error!(why, "a member can never be reached");
-                Arc::new(GrpcLink::unreachable(envelope))
+                GrpcLink::unreachable(envelope, to.name.clone())
             }
         }
+    }
+}
+
+impl Transport for PeerTransport {
+    fn link(&self, to: &Member) -> Arc<dyn PeerLink> {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (to.id, to.peer_address.clone());
+        links
+            .entry(key)
+            .or_insert_with(|| Arc::new(self.open(to)))
+            .clone()
     }
 }
 
 struct GrpcLink {
     client: PeerClient<Channel>,
     envelope: Envelope,
+    /// Of the other member, for people.
+    name: String,
+    /// What the last call found, so that only changes are logged.
+    reached: AtomicBool,
 }
 
 impl GrpcLink {
-    fn new(endpoint: &Endpoint, envelope: Envelope) -> Self {
+    fn new(endpoint: &Endpoint, envelope: Envelope, name: String) -> Self {
         let endpoint = endpoint
             .clone()
             .connect_timeout(CONNECT_WITHIN)
@@ -73,12 +93,33 @@ impl GrpcLink {
         let client = PeerClient::new(endpoint.connect_lazy())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Self { client, envelope }
+        Self {
+            client,
+            envelope,
+            name,
+            reached: AtomicBool::new(true),
+        }
     }
 
     /// A link to nowhere: port 9 of this machine discards by convention, and mostly refuses.
-    fn unreachable(envelope: Envelope) -> Self {
-        Self::new(&Endpoint::from_static("http://127.0.0.1:9"), envelope)
+    fn unreachable(envelope: Envelope, name: String) -> Self {
+        Self::new(&Endpoint::from_static("http://127.0.0.1:9"), envelope, name)
+    }
+
+    /// Logs when the other member is lost and when it is found again.
+    fn note<T>(&self, result: Result<T, LinkError>) -> Result<T, LinkError> {
+        let reached = !matches!(result, Err(LinkError::Unreachable(_) | LinkError::Broken(_)));
+        if self.reached.swap(reached, Ordering::Relaxed) != reached {
+            match &result {
+                Err(error) if !reached => {
+                    tracing::warn!(member = self.name, "another member cannot be reached: {error}");
+                }
+                Ok(_) | Err(_) => {
+                    tracing::info!(member = self.name, "another member is reached again");
+                }
+            }
+        }
+        result
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -149,7 +190,8 @@ impl PeerLink for GrpcLink {
     ) -> BoxFuture<'_, Result<Answers<peer::AppendResponse>, LinkError>> {
         async move {
             let stream = self.client().append(self.request(Outgoing(requests))).await;
-            Ok(answers(stream.map_err(link_error)?.into_inner()))
+            let stream = self.note(stream.map_err(link_error))?;
+            Ok(answers(stream.into_inner()))
         }
         .boxed()
     }
@@ -208,6 +250,6 @@ impl PeerLink for GrpcLink {
 
     fn state_hashes(&self) -> BoxFuture<'_, Result<peer::StateHashesResponse, LinkError>> {
         let ask = peer::StateHashesRequest {};
-        async move { in_time(self.client().state_hashes(self.request(ask))).await }.boxed()
+        async move { self.note(in_time(self.client().state_hashes(self.request(ask))).await) }.boxed()
     }
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
-use openraft::{ChangeMembers, Config, SnapshotPolicy};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftMetrics;
+use openraft::{ChangeMembers, Config, Instant as _, SnapshotPolicy};
 use tally_model::command::Found;
 use tally_model::{Answer, Command, MemberId, Request};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
 use crate::deps::{Deps, Stores};
 use crate::forward::Forwarder;
@@ -71,6 +73,11 @@ impl ReplicaOptions {
         }
     }
 
+    /// How long a leader counts as one without hearing from a majority.
+    fn patience(&self) -> Duration {
+        Duration::from_millis(2 * self.election_ms.end())
+    }
+
     fn config(&self) -> Config {
         Config {
             cluster_name: self.name.clone(),
@@ -82,6 +89,8 @@ impl ReplicaOptions {
             max_in_snapshot_log_to_keep: self.keep_entries,
             install_snapshot_timeout: SNAPSHOT_SENT_MS_MAX,
             enable_pre_vote: Some(true),
+            // A leader that can send but not hear must not keep the others from electing one.
+            quorum_loss_probe_interval: Some(2 * self.election_ms.end()),
             ..Config::default()
         }
     }
@@ -186,7 +195,7 @@ impl Replica {
         let (mismatches, _) = watch::channel(Vec::new());
         // The tasks hold the replica weakly, or it would never go away.
         let inner = Arc::new_cyclic(|weak: &Weak<Inner>| Inner {
-            status: follow(&raft),
+            status: follow(&raft, options.patience()),
             inflight: Semaphore::new(options.inflight_max),
             forwarder: Forwarder::default(),
             counts: Counts::default(),
@@ -353,14 +362,17 @@ impl Replica {
 
     /// The other voter that has most of this leader's log.
     fn best_follower(&self, status: &Status) -> Option<Member> {
-        use openraft::async_runtime::watch::WatchReceiver;
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.as_ref();
         let matching = |id: MemberId| replication.and_then(|all| all.get(&id.0).cloned().flatten());
+        let heard = |id: MemberId| {
+            let heard = metrics.heartbeat.as_ref()?.get(&id.0)?.as_ref()?;
+            Some(heard.elapsed() < self.options.patience())
+        };
         let voters = status.membership.voters.iter();
         let others = voters.filter(|&&id| id != self.options.member);
-        let best = others.max_by_key(|&&id| matching(id).map(|id| id.index))?;
+        let best = others.max_by_key(|&&id| (heard(id), matching(id).map(|id| id.index)))?;
         status.membership.members.get(best).cloned()
     }
 
@@ -425,15 +437,19 @@ impl Replica {
             .unwrap_or(late)
     }
 
-    /// Hands leadership over if this member leads, stops taking part, and waits for that. Nothing
-    /// that was answered is lost without it.
-    pub async fn shutdown(&self) {
-        if self.status().role == Role::Leader {
-            let deadline = std::time::Instant::now() + HAND_OVER_MAX;
-            if let Err(error) = self.transfer_leader(None, deadline).await {
-                tracing::info!(%error, "stopping while leading");
-            }
+    /// Hands leadership over if this member leads, so that the cluster need not wait for an election.
+    pub async fn hand_over(&self) {
+        if self.status().role != Role::Leader {
+            return;
         }
+        let deadline = std::time::Instant::now() + HAND_OVER_MAX;
+        if let Err(error) = self.transfer_leader(None, deadline).await {
+            tracing::info!(%error, "stopping while leading");
+        }
+    }
+
+    /// Stops taking part, and waits for that. Nothing that was answered is lost with it.
+    pub async fn shutdown(&self) {
         self.forwarder.close();
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "the replica did not stop as it should");
@@ -455,14 +471,25 @@ fn manage_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> M
 }
 
 /// Translates openraft's metrics as they change, until the replica is gone.
-fn follow(raft: &Raft) -> watch::Receiver<Status> {
-    use openraft::async_runtime::watch::WatchReceiver;
+fn follow(raft: &Raft, patience: Duration) -> watch::Receiver<Status> {
     let mut metrics = raft.metrics();
-    let first = Status::of(&metrics.borrow_watched());
+    let mut leadership = Leadership {
+        patience,
+        since: None,
+    };
+    let first = leadership.status(&metrics.borrow_watched());
     let (send, status) = watch::channel(first);
     tokio::spawn(async move {
-        while metrics.changed().await.is_ok() {
-            let now = Status::of(&metrics.borrow_watched());
+        let mut ticks = tokio::time::interval(patience / 4);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() {
+                    return;
+                },
+                _ = ticks.tick() => {}
+            }
+            let now = leadership.status(&metrics.borrow_watched());
             send.send_if_modified(|known| {
                 let changed = *known != now;
                 *known = now;
@@ -471,4 +498,32 @@ fn follow(raft: &Raft) -> watch::Receiver<Status> {
         }
     });
     status
+}
+
+/// A leader that has not heard from a majority for some time is none: another one may lead already.
+/// openraft lets it go on in the hope that its majority comes back; whoever asks this member must not
+/// wait for that.
+struct Leadership {
+    patience: Duration,
+    /// Since when this member leads.
+    since: Option<Instant>,
+}
+
+impl Leadership {
+    fn status(&mut self, metrics: &RaftMetrics<TypeConfig>) -> Status {
+        let mut status = Status::of(metrics);
+        if status.role != Role::Leader {
+            self.since = None;
+            return status;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let alone = status.membership.voters.len() == 1;
+        let confirmed = metrics.last_quorum_acked.map(|at| at.elapsed());
+        let silence = confirmed.unwrap_or(Duration::MAX).min(since.elapsed());
+        if !alone && silence > self.patience {
+            status.role = Role::Candidate;
+            status.leader = None;
+        }
+        status
+    }
 }

@@ -13,6 +13,7 @@ use crate::raft::TypeConfig;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
     Follower,
+    /// Seeks a majority; also a leader that has lost touch with its own.
     Candidate,
     Leader,
     /// Receives the log and does not vote.
@@ -36,7 +37,7 @@ pub struct AppliedMark {
 pub struct Status {
     pub role: Role,
     pub term: u64,
-    /// The leader that this member believes in.
+    /// The leader that this member believes in; none while it leads and hears from no majority.
     pub leader: Option<MemberId>,
     pub last_log_index: Option<u64>,
     pub committed_index: Option<u64>,

@@ -163,9 +163,9 @@ impl Server {
         let client = tokio::net::TcpListener::from_std(listeners.client);
         let peer = tokio::net::TcpListener::from_std(listeners.peer);
         let http = tokio::net::TcpListener::from_std(listeners.http);
-        tasks.spawn(client::serve(member.clone(), client.map_err(StartError::Listener)?));
-        tasks.spawn(peer::serve(member.clone(), peer.map_err(StartError::Listener)?));
-        tasks.spawn(http::serve(member.clone(), http.map_err(StartError::Listener)?));
+        tasks.spawn(named("clients", client::serve(member.clone(), client.map_err(StartError::Listener)?)));
+        tasks.spawn(named("members", peer::serve(member.clone(), peer.map_err(StartError::Listener)?)));
+        tasks.spawn(named("operators", http::serve(member.clone(), http.map_err(StartError::Listener)?)));
         tasks.spawn(formation::run(member.clone()));
         Ok(Self { member, tasks })
     }
@@ -211,8 +211,9 @@ impl Server {
 
     /// Hands leadership over, ends connections, closes the files.
     pub async fn shutdown(mut self) {
-        if let Ok(replica) = self.member.replica() {
-            replica.shutdown().await;
+        let replica = self.member.replica().ok();
+        if let Some(replica) = &replica {
+            replica.hand_over().await;
         }
         self.member.ending.cancel();
         let ended = async {
@@ -224,6 +225,9 @@ impl Server {
             tracing::info!("connections were still open and are cut off");
             self.tasks.shutdown().await;
         }
+        if let Some(replica) = &replica {
+            replica.shutdown().await;
+        }
         let state = self.member.stores.state.clone();
         match tokio::task::spawn_blocking(move || state.flush()).await {
             Ok(Ok(_)) => {}
@@ -231,6 +235,16 @@ impl Server {
             Err(error) => tracing::warn!(%error, "the state was not flushed; the log replays it"),
         }
     }
+}
+
+/// Says when a listener has ended.
+async fn named(
+    whose: &'static str,
+    listener: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
+    let ended = listener.await;
+    tracing::debug!(whose, "the listener has ended");
+    ended
 }
 
 fn report(ended: Result<Result<(), String>, JoinError>) {

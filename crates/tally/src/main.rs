@@ -20,7 +20,7 @@ mod serve;
 mod signals;
 
 use std::io::Write;
-use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -58,6 +58,9 @@ Exit codes:
   5  no leader, or nobody could be reached; nothing was done
   6  outcome unknown; the command prints how to resume";
 
+/// Tasks that are left when a command is done are given up after this time.
+const TASKS_END_WITHIN: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArguments),
@@ -82,17 +85,21 @@ enum Command {
     Version,
 }
 
-fn main() -> ExitCode {
+fn main() {
     // Ends with exit code 2 when the command line is wrong, and 0 after help.
     let cli = Cli::parse();
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match run(cli) {
+        Ok(()) => 0,
         Err(failure) => {
             // When standard error is gone, the exit code still tells.
             let _ = writeln!(std::io::stderr(), "{failure}");
-            ExitCode::from(failure.exit.code())
+            failure.exit.code()
         }
-    }
+    };
+    let _ = std::io::stdout().flush();
+    // Without the C++ destructors of static objects: after a failed write the stores are left open on
+    // purpose, and RocksDB aborts the process when its statics go before its databases.
+    signal_hook::low_level::exit(code.into());
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
@@ -129,8 +136,9 @@ fn with_runtime(command: Command, connection: &Connection, output: Output) -> Re
             Command::Explain(_) | Command::Completion { .. } | Command::Version => Ok(()),
         }
     });
-    // A call that hangs, as on a broken disk, must not keep the process.
-    runtime.shutdown_background();
+    // What is still under way may close its files; a call that hangs, as on a broken disk, must not
+    // keep the process.
+    runtime.shutdown_timeout(TASKS_END_WITHIN);
     done
 }
 

@@ -41,7 +41,11 @@ impl Failure {
     pub(crate) fn read(status: &Status) -> Self {
         if let Some(fault) = fault::read(status) {
             return match fault.code.as_str() {
-                codes::NO_LEADER | codes::OVERLOADED | codes::NOT_READY => Self::NotAppended(fault),
+                codes::NO_LEADER
+                | codes::OVERLOADED
+                | codes::NOT_READY
+                | codes::WRONG_PEER
+                | codes::EMPTY_DIRECTORY => Self::NotAppended(fault),
                 codes::INVALID_ARGUMENT
                 | codes::WRONG_CLUSTER
                 | codes::TOO_LARGE

@@ -10,7 +10,8 @@ use crate::membership::Member;
 
 /// Makes links to other members.
 pub trait Transport: Send + Sync + 'static {
-    /// A link to a member. Cheap: it connects when it is first used, and again when it broke.
+    /// A link to a member, the same one when asked again. Cheap: it connects when it is first used,
+    /// and again when it broke.
     fn link(&self, to: &Member) -> Arc<dyn PeerLink>;
 }
 

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, RangeInclusive};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::FutureExt;
-use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
 use openraft::metrics::RaftMetrics;
 use openraft::{ChangeMembers, Config, Instant as _, SnapshotPolicy};
 use tally_model::command::Found;
@@ -146,7 +146,6 @@ pub struct Inner {
     pub(crate) counts: Counts,
     pub(crate) mismatches: watch::Sender<Vec<HashMismatch>>,
     pub(crate) installing: tokio::sync::Mutex<()>,
-    links: Mutex<BTreeMap<MemberId, (Member, Arc<dyn PeerLink>)>>,
     /// Rounds of linearizable reads of this member's clients.
     pub(crate) reads: Rounds,
     /// Rounds in which this member confirms that it leads.
@@ -200,7 +199,6 @@ impl Replica {
             forwarder: Forwarder::default(),
             counts: Counts::default(),
             installing: tokio::sync::Mutex::new(()),
-            links: Mutex::default(),
             reads: Rounds::start(options.reads_waiting_max, weak.clone(), |replica| {
                 async move { replica.read_round().await }.boxed()
             }),
@@ -263,16 +261,9 @@ impl Replica {
 
     /// A link to a member of the cluster.
     pub(crate) fn link(&self, id: MemberId) -> Option<Arc<dyn PeerLink>> {
-        let member = self.status.borrow().membership.members.get(&id).cloned()?;
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        match links.get(&id) {
-            Some((known, link)) if *known == member => Some(link.clone()),
-            _ => {
-                let link = self.deps.transport.link(&member);
-                links.insert(id, (member, link.clone()));
-                Some(link)
-            }
-        }
+        let status = self.status.borrow();
+        let member = status.membership.members.get(&id)?;
+        Some(self.deps.transport.link(member))
     }
 
     /// Begins a cluster with these members, all of them voters, and this one among them; with none,

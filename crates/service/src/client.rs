@@ -52,7 +52,9 @@ pub(crate) async fn serve(member: Arc<Member>, listener: TcpListener) -> Result<
         .max_concurrent_streams(Some(streams))
         .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-        .layer(MapResponseLayer::new(oversize::explain::<tonic::body::Body>))
+        .layer(MapResponseLayer::new(
+            oversize::explain::<tonic::body::Body>,
+        ))
         .add_service(SessionsServer::new(sessions).max_decoding_message_size(limit))
         .add_service(NodesServer::new(nodes).max_decoding_message_size(limit))
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(limit))
@@ -69,7 +71,12 @@ pub(crate) async fn serve(member: Arc<Member>, listener: TcpListener) -> Result<
 
 /// Keeps the gRPC health service in step with `/readyz`.
 async fn report_health(member: Arc<Member>, reporter: tonic_health::server::HealthReporter) {
-    const SERVICES: [&str; 4] = ["", "tally.v1.Sessions", "tally.v1.Nodes", "tally.v1.Cluster"];
+    const SERVICES: [&str; 4] = [
+        "",
+        "tally.v1.Sessions",
+        "tally.v1.Nodes",
+        "tally.v1.Cluster",
+    ];
     let mut known = None;
     loop {
         let ready = member.not_ready().is_none() && !member.ending.is_cancelled();

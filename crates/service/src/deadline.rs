@@ -48,7 +48,10 @@ mod tests {
     fn timeouts_are_read_as_grpc_writes_them() {
         assert_eq!(parse("5S"), Some(Duration::from_secs(5)));
         assert_eq!(parse("1500m"), Some(Duration::from_millis(1_500)));
-        assert_eq!(parse("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        assert_eq!(
+            parse("99999999H"),
+            Some(Duration::from_secs(99_999_999 * 3_600))
+        );
         for wrong in ["", "S", "5", "5x", "-5S", "+5S", "123456789S", "5ß"] {
             assert_eq!(parse(wrong), None, "{wrong:?}");
         }

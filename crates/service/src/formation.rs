@@ -42,7 +42,11 @@ pub(crate) async fn run(member: Arc<Member>) -> Result<(), String> {
 
 /// One look. `Ok` when there is nothing left to do.
 async fn step(member: &Arc<Member>) -> Result<(), Fault> {
-    let founds = member.config.initial_cluster.first().is_some_and(|(name, _)| *name == member.config.name);
+    let founds = member
+        .config
+        .initial_cluster
+        .first()
+        .is_some_and(|(name, _)| *name == member.config.name);
     if let Ok(replica) = member.replica() {
         if member.is_founded() {
             return Ok(());
@@ -57,7 +61,9 @@ async fn step(member: &Arc<Member>) -> Result<(), Fault> {
     }
     let others = look(member).await?;
     if !founds {
-        return Err(waiting("the first member of the list has not founded the cluster yet"));
+        return Err(waiting(
+            "the first member of the list has not founded the cluster yet",
+        ));
     }
     let cluster = chosen_cluster(member, &others)?;
     join_all(member, cluster, &others).await?;
@@ -80,7 +86,8 @@ struct Other {
 async fn look(member: &Member) -> Result<Vec<Other>, Fault> {
     let list = member.config.initial_cluster.iter();
     let others = list.filter(|(name, _)| *name != member.config.name);
-    let answers = others.map(async |(name, address)| (name, address, stranger::identify(address).await));
+    let answers =
+        others.map(async |(name, address)| (name, address, stranger::identify(address).await));
     let answers = futures::future::join_all(answers).await;
     // What a cluster says counts more than that a member is not there.
     for (_, _, answer) in &answers {
@@ -91,7 +98,9 @@ async fn look(member: &Member) -> Result<Vec<Other>, Fault> {
     let mut others = Vec::new();
     for (name, address, answer) in answers {
         let answer = answer.map_err(|error| {
-            waiting(format!("member {name} cannot be reached at {address}: {error}"))
+            waiting(format!(
+                "member {name} cannot be reached at {address}: {error}"
+            ))
         })?;
         others.push(accepted(member, name, address, answer)?);
     }
@@ -132,10 +141,16 @@ fn accepted(
 ) -> Result<Other, Fault> {
     let wrong = |found: String| Err(Fault::new(codes::WRONG_PEER, found));
     if answer.name != name {
-        return wrong(format!("{} answers at {address}, expected {name}", answer.name));
+        return wrong(format!(
+            "{} answers at {address}, expected {name}",
+            answer.name
+        ));
     }
     if answer.member == member.id().0 || answer.member == 0 {
-        return wrong(format!("{name} says that it is member {}", MemberId(answer.member)));
+        return wrong(format!(
+            "{name} says that it is member {}",
+            MemberId(answer.member)
+        ));
     }
     if answer.formation != member.formation {
         return wrong(format!(
@@ -176,11 +191,7 @@ fn chosen_cluster(member: &Member, others: &[Other]) -> Result<ClusterId, Fault>
 }
 
 /// Binds every member to the cluster, this one last: while it is not bound, it may begin anew.
-async fn join_all(
-    member: &Arc<Member>,
-    cluster: ClusterId,
-    others: &[Other],
-) -> Result<(), Fault> {
+async fn join_all(member: &Arc<Member>, cluster: ClusterId, others: &[Other]) -> Result<(), Fault> {
     for other in others.iter().filter(|other| other.cluster.is_none()) {
         let ask = JoinRequest {
             cluster_id: cluster_bytes(cluster),
@@ -220,7 +231,8 @@ async fn found(member: &Arc<Member>, peers: Vec<Peer>) -> Result<(), Fault> {
     };
     let deadline = Instant::now() + FOUND_WITHIN;
     let answer = replica.found(&peers, first, deadline).await;
-    let answer = answer.map_err(|error| waiting(format!("the cluster is being founded: {error}")))?;
+    let answer =
+        answer.map_err(|error| waiting(format!("the cluster is being founded: {error}")))?;
     tracing::info!(%cluster, ?answer, "the cluster is founded");
     if member.is_founded() {
         return Ok(());

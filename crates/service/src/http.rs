@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::Router;
 use tokio::net::TcpListener;
 
 use crate::member::{Member, said};
@@ -38,9 +38,11 @@ async fn livez(State(member): State<Arc<Member>>) -> Response {
 async fn readyz(State(member): State<Arc<Member>>) -> Response {
     match member.not_ready() {
         None => (StatusCode::OK, "ready\n".to_owned()).into_response(),
-        Some(fault) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", said(&fault))).into_response()
-        }
+        Some(fault) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{}\n", said(&fault)),
+        )
+            .into_response(),
     }
 }
 

@@ -92,7 +92,12 @@ impl Member {
             Phase::Running(_) => false,
             Phase::Waiting(known) if *known == fault => false,
             Phase::Waiting(known) => {
-                tracing::info!(code = fault.code, next = fault.next, "not part of a cluster: {}", fault.found);
+                tracing::info!(
+                    code = fault.code,
+                    next = fault.next,
+                    "not part of a cluster: {}",
+                    fault.found
+                );
                 *known = fault;
                 true
             }
@@ -130,7 +135,10 @@ impl Member {
 
     /// Has the cluster's first entry been applied here?
     pub(crate) fn is_founded(&self) -> bool {
-        let founded = self.stores.state.with_view(|view| view.globals().founded.is_some());
+        let founded = self
+            .stores
+            .state
+            .with_view(|view| view.globals().founded.is_some());
         founded.unwrap_or(false)
     }
 
@@ -169,7 +177,10 @@ impl Member {
         Peer {
             id: self.id(),
             name: self.config.name.clone(),
-            peer_address: own.next().map(|(_, address)| address.clone()).unwrap_or_default(),
+            peer_address: own
+                .next()
+                .map(|(_, address)| address.clone())
+                .unwrap_or_default(),
             client_address: self.config.advertise_client.clone(),
         }
     }
@@ -209,8 +220,13 @@ impl Member {
             revision,
             state_hash: state_hash.to_be_bytes().to_vec(),
             members: members.collect(),
-            retry_check: settings.map(|found| found.retry_check.to_string()).unwrap_or_default(),
-            not_ready: self.not_ready().map(|fault| said(&fault)).unwrap_or_default(),
+            retry_check: settings
+                .map(|found| found.retry_check.to_string())
+                .unwrap_or_default(),
+            not_ready: self
+                .not_ready()
+                .map(|fault| said(&fault))
+                .unwrap_or_default(),
             hash_mismatches: mismatches
                 .iter()
                 .map(|mismatch| v1::HashMismatch {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Instant;
 
-use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -85,7 +85,11 @@ pub(crate) fn render(member: &Member) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("tally");
     let registry = &mut registry;
     let requests = member.metrics.requests.clone();
-    registry.register("requests", "Requests of clients, by method and gRPC code", requests);
+    registry.register(
+        "requests",
+        "Requests of clients, by method and gRPC code",
+        requests,
+    );
     let seconds = member.metrics.seconds.clone();
     registry.register("request_seconds", "Time to an answer, seconds", seconds);
     raft(registry, member);
@@ -97,41 +101,141 @@ pub(crate) fn render(member: &Member) -> Result<String, fmt::Error> {
 
 fn raft(registry: &mut Registry, member: &Member) {
     let ready = member.not_ready().is_none();
-    gauge(registry, "ready", "1 when the member takes requests", ready.into());
+    gauge(
+        registry,
+        "ready",
+        "1 when the member takes requests",
+        ready.into(),
+    );
     let Ok(replica) = member.replica() else {
         return;
     };
     let status = replica.status();
     let leads = status.leader == Some(member.id());
     gauge(registry, "raft_term", "Current term", status.term);
-    gauge(registry, "raft_has_leader", "1 when a leader is known", status.leader.is_some().into());
-    gauge(registry, "raft_is_leader", "1 when this member leads", leads.into());
+    gauge(
+        registry,
+        "raft_has_leader",
+        "1 when a leader is known",
+        status.leader.is_some().into(),
+    );
+    gauge(
+        registry,
+        "raft_is_leader",
+        "1 when this member leads",
+        leads.into(),
+    );
     let voters = status.membership.voters.len();
     gauge(registry, "raft_voters", "Members that vote", voters as u64);
     let index = |index: Option<u64>| index.unwrap_or(0);
-    gauge(registry, "log_last_index", "Last entry of the log", index(status.last_log_index));
-    gauge(registry, "log_committed_index", "Last committed entry", index(status.committed_index));
-    gauge(registry, "log_snapshot_index", "Last entry that a snapshot covers", index(status.snapshot_index));
-    gauge(registry, "log_purged_index", "Last entry that is gone from the log", index(status.purged_index));
+    gauge(
+        registry,
+        "log_last_index",
+        "Last entry of the log",
+        index(status.last_log_index),
+    );
+    gauge(
+        registry,
+        "log_committed_index",
+        "Last committed entry",
+        index(status.committed_index),
+    );
+    gauge(
+        registry,
+        "log_snapshot_index",
+        "Last entry that a snapshot covers",
+        index(status.snapshot_index),
+    );
+    gauge(
+        registry,
+        "log_purged_index",
+        "Last entry that is gone from the log",
+        index(status.purged_index),
+    );
     let mismatches = replica.hash_mismatches().len();
-    gauge(registry, "state_hash_mismatches", "Other members whose state differed: any is an alarm", mismatches as u64);
+    gauge(
+        registry,
+        "state_hash_mismatches",
+        "Other members whose state differed: any is an alarm",
+        mismatches as u64,
+    );
     let counts = replica.counters();
-    counter(registry, "proposals", "Commands taken from clients", counts.proposals);
-    counter(registry, "proposals_forwarded", "Commands passed on to a leader", counts.forwarded);
-    counter(registry, "proposals_retried", "Commands sent again because leadership moved or a link broke", counts.retried);
-    counter(registry, "proposals_overloaded", "Commands turned away", counts.overloaded);
-    counter(registry, "reads_linearizable", "Linearizable reads", counts.reads);
-    counter(registry, "read_rounds", "Rounds that served them", counts.read_rounds);
+    counter(
+        registry,
+        "proposals",
+        "Commands taken from clients",
+        counts.proposals,
+    );
+    counter(
+        registry,
+        "proposals_forwarded",
+        "Commands passed on to a leader",
+        counts.forwarded,
+    );
+    counter(
+        registry,
+        "proposals_retried",
+        "Commands sent again because leadership moved or a link broke",
+        counts.retried,
+    );
+    counter(
+        registry,
+        "proposals_overloaded",
+        "Commands turned away",
+        counts.overloaded,
+    );
+    counter(
+        registry,
+        "reads_linearizable",
+        "Linearizable reads",
+        counts.reads,
+    );
+    counter(
+        registry,
+        "read_rounds",
+        "Rounds that served them",
+        counts.read_rounds,
+    );
 }
 
 fn storage(registry: &mut Registry, member: &Member) {
     let (applied, _) = member.stores.state.state_hash();
-    gauge(registry, "state_applied_index", "Last applied entry", applied);
+    gauge(
+        registry,
+        "state_applied_index",
+        "Last applied entry",
+        applied,
+    );
     let revision = member.stores.state.with_view(|view| view.revision().0);
-    gauge(registry, "store_revision", "The store's revision", revision.unwrap_or(0));
+    gauge(
+        registry,
+        "store_revision",
+        "The store's revision",
+        revision.unwrap_or(0),
+    );
     let counts = member.stores.log.counters();
-    counter(registry, "log_syncs", "Synced writes of the log", counts.fsyncs);
-    counter(registry, "log_batches", "Batches that the log's writer made of what waited", counts.groups);
-    counter(registry, "log_entries", "Entries written to the log", counts.appended_entries);
-    counter(registry, "log_bytes", "Bytes of entries written to the log", counts.appended_bytes);
+    counter(
+        registry,
+        "log_syncs",
+        "Synced writes of the log",
+        counts.fsyncs,
+    );
+    counter(
+        registry,
+        "log_batches",
+        "Batches that the log's writer made of what waited",
+        counts.groups,
+    );
+    counter(
+        registry,
+        "log_entries",
+        "Entries written to the log",
+        counts.appended_entries,
+    );
+    counter(
+        registry,
+        "log_bytes",
+        "Bytes of entries written to the log",
+        counts.appended_bytes,
+    );
 }

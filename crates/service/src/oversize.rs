@@ -11,7 +11,8 @@ pub(crate) fn explain<B: Default>(response: Response<B>) -> Response<B> {
     let Some(found) = too_large(response.headers()) else {
         return response;
     };
-    let fault = Fault::new(codes::TOO_LARGE, found).with_next("send less in one message, or raise message-bytes-max");
+    let fault = Fault::new(codes::TOO_LARGE, found)
+        .with_next("send less in one message, or raise message-bytes-max");
     fault.into_status(Code::ResourceExhausted).into_http()
 }
 

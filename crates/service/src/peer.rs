@@ -66,19 +66,36 @@ impl Envelope {
         cluster: Option<ClusterId>,
         member: MemberId,
     ) -> Result<Self, Status> {
-        let refuse = |found: String| Err(fault::status(Code::FailedPrecondition, codes::WRONG_PEER, found));
+        let refuse = |found: String| {
+            Err(fault::status(
+                Code::FailedPrecondition,
+                codes::WRONG_PEER,
+                found,
+            ))
+        };
         let Some(envelope) = Self::open(metadata) else {
-            return refuse("the call does not say which cluster and members it is between".to_owned());
+            return refuse(
+                "the call does not say which cluster and members it is between".to_owned(),
+            );
         };
         if cluster != Some(envelope.cluster) {
             let mine = cluster.map_or("no cluster yet".to_owned(), |id| format!("cluster {id}"));
-            return refuse(format!("the call is for cluster {}, this is {mine}", envelope.cluster));
+            return refuse(format!(
+                "the call is for cluster {}, this is {mine}",
+                envelope.cluster
+            ));
         }
         if envelope.to != member {
-            return refuse(format!("the call is for member {}, this is {member}", envelope.to));
+            return refuse(format!(
+                "the call is for member {}, this is {member}",
+                envelope.to
+            ));
         }
         if envelope.from == member || envelope.from.0 == 0 {
-            return refuse(format!("the call says that it comes from member {}", envelope.from));
+            return refuse(format!(
+                "the call says that it comes from member {}",
+                envelope.from
+            ));
         }
         Ok(envelope)
     }
@@ -139,7 +156,10 @@ mod tests {
         assert!(refused(&metadata, None, 2).contains("no cluster yet"));
         assert!(refused(&metadata, Some(7), 3).contains("member"));
         assert!(refused(&MetadataMap::new(), Some(7), 2).contains("does not say"));
-        let from_itself = Envelope { from: MemberId(2), ..ENVELOPE };
+        let from_itself = Envelope {
+            from: MemberId(2),
+            ..ENVELOPE
+        };
         assert!(refused(&sealed(from_itself), Some(7), 2).contains("comes from"));
     }
 }

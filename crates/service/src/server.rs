@@ -158,14 +158,25 @@ impl Server {
         }
         let mut tasks = JoinSet::new();
         for listener in [&listeners.client, &listeners.peer, &listeners.http] {
-            listener.set_nonblocking(true).map_err(StartError::Listener)?;
+            listener
+                .set_nonblocking(true)
+                .map_err(StartError::Listener)?;
         }
         let client = tokio::net::TcpListener::from_std(listeners.client);
         let peer = tokio::net::TcpListener::from_std(listeners.peer);
         let http = tokio::net::TcpListener::from_std(listeners.http);
-        tasks.spawn(named("clients", client::serve(member.clone(), client.map_err(StartError::Listener)?)));
-        tasks.spawn(named("members", peer::serve(member.clone(), peer.map_err(StartError::Listener)?)));
-        tasks.spawn(named("operators", http::serve(member.clone(), http.map_err(StartError::Listener)?)));
+        tasks.spawn(named(
+            "clients",
+            client::serve(member.clone(), client.map_err(StartError::Listener)?),
+        ));
+        tasks.spawn(named(
+            "members",
+            peer::serve(member.clone(), peer.map_err(StartError::Listener)?),
+        ));
+        tasks.spawn(named(
+            "operators",
+            http::serve(member.clone(), http.map_err(StartError::Listener)?),
+        ));
         tasks.spawn(formation::run(member.clone()));
         Ok(Self { member, tasks })
     }
@@ -185,7 +196,11 @@ impl Server {
     pub async fn failed(&self) -> String {
         let mut broken = self.member.broken.subscribe();
         let disk = async {
-            match broken.wait_for(Option::is_some).await.map(|why| why.clone()) {
+            match broken
+                .wait_for(Option::is_some)
+                .await
+                .map(|why| why.clone())
+            {
                 Ok(Some(why)) => why,
                 Ok(None) | Err(_) => std::future::pending().await,
             }
@@ -221,7 +236,10 @@ impl Server {
                 report(ended);
             }
         };
-        if tokio::time::timeout(CONNECTIONS_END_WITHIN, ended).await.is_err() {
+        if tokio::time::timeout(CONNECTIONS_END_WITHIN, ended)
+            .await
+            .is_err()
+        {
             tracing::info!("connections were still open and are cut off");
             self.tasks.shutdown().await;
         }
@@ -231,7 +249,9 @@ impl Server {
         let state = self.member.stores.state.clone();
         match tokio::task::spawn_blocking(move || state.flush()).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the state was not flushed; the log replays it"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the state was not flushed; the log replays it")
+            }
             Err(error) => tracing::warn!(%error, "the state was not flushed; the log replays it"),
         }
     }

@@ -23,11 +23,16 @@ pub(crate) fn tally() -> Result<&'static Path> {
 fn find() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("TALLY_BIN") {
         let path = PathBuf::from(path);
-        ensure!(path.is_file(), "TALLY_BIN names no file: {}", path.display());
+        ensure!(
+            path.is_file(),
+            "TALLY_BIN names no file: {}",
+            path.display()
+        );
         return Ok(path);
     }
     let here = std::env::current_exe()?;
-    let profile = profile_dir(&here).with_context(|| format!("no profile in {}", here.display()))?;
+    let profile =
+        profile_dir(&here).with_context(|| format!("no profile in {}", here.display()))?;
     let path = profile.join("tally");
     if !path.is_file() {
         build(profile.ends_with("release"))?;

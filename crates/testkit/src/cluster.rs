@@ -56,7 +56,9 @@ impl Cluster {
     /// # Errors
     /// When there are no free ports or no room for directories.
     pub fn prepare(count: usize, arguments: &[&str]) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("tally-cluster-").tempdir()?;
+        let dir = tempfile::Builder::new()
+            .prefix("tally-cluster-")
+            .tempdir()?;
         let members = (1..=count).map(|number| Member::new(format!("n{number}"), dir.path()));
         Ok(Self {
             members: members.collect::<Result<_>>()?,
@@ -329,9 +331,18 @@ impl Cluster {
 fn compare(statuses: &[v1::StatusResponse]) -> Result<()> {
     for status in statuses {
         let (index, hash) = (status.applied_index, &status.state_hash);
-        ensure!(hash.len() == 16, "{}: {} bytes of hash", status.name, hash.len());
+        ensure!(
+            hash.len() == 16,
+            "{}: {} bytes of hash",
+            status.name,
+            hash.len()
+        );
         if *hash != statuses[0].state_hash {
-            bail!("{} differs from {} at {index}", status.name, statuses[0].name);
+            bail!(
+                "{} differs from {} at {index}",
+                status.name,
+                statuses[0].name
+            );
         }
         ensure!(
             status.hash_mismatches.is_empty(),

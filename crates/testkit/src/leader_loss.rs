@@ -87,11 +87,7 @@ pub async fn rounds(
     Ok(())
 }
 
-async fn round(
-    cluster: &mut Cluster,
-    number: usize,
-    interleaving: Interleaving,
-) -> Result<Round> {
+async fn round(cluster: &mut Cluster, number: usize, interleaving: Interleaving) -> Result<Round> {
     let leader = cluster.leader().await?;
     let cast = interleaving.cast(&leader, &cluster.followers().await?)?;
     let name = format!("ls-{number}");
@@ -134,7 +130,11 @@ async fn round(
         asked: cast.asked,
         killed: cast.killed,
         retried,
-        outcome: if answer.replayed().is_some() { "replayed" } else { "applied" },
+        outcome: if answer.replayed().is_some() {
+            "replayed"
+        } else {
+            "applied"
+        },
         revision,
         term: cluster.status(&leader).await?.term,
     })
@@ -184,12 +184,7 @@ fn check_retry(interleaving: Interleaving, answer: &v1::Answer) -> Result<u64> {
 }
 
 /// The node was activated once, at `revision`.
-async fn check_history(
-    cluster: &Cluster,
-    member: &str,
-    name: &str,
-    revision: u64,
-) -> Result<()> {
+async fn check_history(cluster: &Cluster, member: &str, name: &str, revision: u64) -> Result<()> {
     let reader = Reader::linearizable(&cluster.address(member)?).await?;
     let what = format!("{member} reads the history of {name}");
     let (node, history) = until(&what, ANSWERED_WITHIN, async || {
@@ -204,7 +199,10 @@ async fn check_history(
         "activated at {activations:?}, answered r{revision}: {history:#?}"
     );
     let since = node.binding.as_ref().map(|binding| binding.since);
-    ensure!(since == Some(revision), "bound since {since:?}, not r{revision}");
+    ensure!(
+        since == Some(revision),
+        "bound since {since:?}, not r{revision}"
+    );
     Ok(())
 }
 

@@ -7,9 +7,21 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 
 /// A crate, the crates of this workspace that it may depend on, and why no others.
 const ARROWS: &[(&str, &[&str], &str)] = &[
-    ("tally-model", &[], "the model is pure: what a command does must depend on nothing"),
-    ("tally-proto", &["tally-model"], "messages are converted to and from the model, nothing else"),
-    ("tally-storage", &["tally-model", "tally-proto"], "storage must not know of peers or leadership"),
+    (
+        "tally-model",
+        &[],
+        "the model is pure: what a command does must depend on nothing",
+    ),
+    (
+        "tally-proto",
+        &["tally-model"],
+        "messages are converted to and from the model, nothing else",
+    ),
+    (
+        "tally-storage",
+        &["tally-model", "tally-proto"],
+        "storage must not know of peers or leadership",
+    ),
     (
         "tally-consensus",
         &["tally-model", "tally-proto", "tally-storage"],
@@ -17,19 +29,56 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "tally-service",
-        &["tally-model", "tally-proto", "tally-storage", "tally-consensus"],
+        &[
+            "tally-model",
+            "tally-proto",
+            "tally-storage",
+            "tally-consensus",
+        ],
         "the service carries calls; it must not know clients",
     ),
-    ("tally-client", &["tally-model", "tally-proto"], "a log server embeds it: nothing of the server"),
-    ("tally-log-server", &["tally-client", "tally-model", "tally-proto"], "it is a user of the client"),
+    (
+        "tally-client",
+        &["tally-model", "tally-proto"],
+        "a log server embeds it: nothing of the server",
+    ),
+    (
+        "tally-log-server",
+        &["tally-client", "tally-model", "tally-proto"],
+        "it is a user of the client",
+    ),
 ];
 
 /// A library that only some crates may name directly.
 const OWNED: &[(&str, &[&str], &str)] = &[
-    ("openraft", &["tally-consensus"], "its types stop at the edge of consensus"),
-    ("rocksdb", &["tally-storage", "tally-log-server"], "bytes on disk are storage's business"),
-    ("tonic", &["tally-proto", "tally-service", "tally-client", "tally-log-server", "tally", "tally-testkit", "tally-cluster-tests"], "only these carry calls"),
-    ("clap", &["tally", "tally-testkit"], "flags belong to programs"),
+    (
+        "openraft",
+        &["tally-consensus"],
+        "its types stop at the edge of consensus",
+    ),
+    (
+        "rocksdb",
+        &["tally-storage", "tally-log-server"],
+        "bytes on disk are storage's business",
+    ),
+    (
+        "tonic",
+        &[
+            "tally-proto",
+            "tally-service",
+            "tally-client",
+            "tally-log-server",
+            "tally",
+            "tally-testkit",
+            "tally-cluster-tests",
+        ],
+        "only these carry calls",
+    ),
+    (
+        "clap",
+        &["tally", "tally-testkit"],
+        "flags belong to programs",
+    ),
 ];
 
 fn normal_dependencies(package: &Package) -> BTreeSet<String> {
@@ -44,8 +93,11 @@ fn normal_dependencies(package: &Package) -> BTreeSet<String> {
 #[test]
 fn crates_depend_only_in_the_direction_of_the_arrows() {
     let metadata = MetadataCommand::new().no_deps().exec().unwrap();
-    let ours: BTreeSet<String> =
-        metadata.workspace_packages().iter().map(|package| package.name.to_string()).collect();
+    let ours: BTreeSet<String> = metadata
+        .workspace_packages()
+        .iter()
+        .map(|package| package.name.to_string())
+        .collect();
     for (name, allowed, reason) in ARROWS {
         let package = metadata
             .workspace_packages()
@@ -55,9 +107,14 @@ fn crates_depend_only_in_the_direction_of_the_arrows() {
         let found = normal_dependencies(package);
         let wrong: Vec<_> = found
             .iter()
-            .filter(|dependency| ours.contains(*dependency) && !allowed.contains(&dependency.as_str()))
+            .filter(|dependency| {
+                ours.contains(*dependency) && !allowed.contains(&dependency.as_str())
+            })
             .collect();
-        assert!(wrong.is_empty(), "{name} depends on {wrong:?}, but {reason}");
+        assert!(
+            wrong.is_empty(),
+            "{name} depends on {wrong:?}, but {reason}"
+        );
     }
 }
 
@@ -79,8 +136,15 @@ fn libraries_are_named_only_by_the_crates_that_own_them() {
 #[test]
 fn the_model_needs_no_runtime() {
     let metadata = MetadataCommand::new().no_deps().exec().unwrap();
-    let model = metadata.workspace_packages().into_iter().find(|package| package.name == "tally-model").unwrap();
+    let model = metadata
+        .workspace_packages()
+        .into_iter()
+        .find(|package| package.name == "tally-model")
+        .unwrap();
     for library in ["tokio", "futures", "rand", "rocksdb", "prost", "tonic"] {
-        assert!(!normal_dependencies(model).contains(library), "the model must not depend on {library}");
+        assert!(
+            !normal_dependencies(model).contains(library),
+            "the model must not depend on {library}"
+        );
     }
 }

@@ -24,7 +24,11 @@ async fn a_wiped_member_does_not_vote_until_it_is_replaced() -> Result<()> {
     no_leader(&cluster, "n1").await?;
     while_observing("n2 counts for a majority", NO_ELECTION_FOR, async || {
         let status = cluster.status("n1").await?;
-        ensure!(status.role() != Role::Leader, "n1 leads with {:?}", status.members);
+        ensure!(
+            status.role() != Role::Leader,
+            "n1 leads with {:?}",
+            status.members
+        );
         outside(&cluster.status("n2").await?)
     })
     .await?;
@@ -62,7 +66,10 @@ async fn the_first_member_founds_no_second_cluster_when_it_is_wiped() -> Result<
     }
     cluster.wipe("n1")?;
     cluster.launch("n1")?;
-    until("n1 answers", SAID_WITHIN, async || cluster.status("n1").await).await?;
+    until("n1 answers", SAID_WITHIN, async || {
+        cluster.status("n1").await
+    })
+    .await?;
     while_observing("n1 founds a cluster alone", NO_ELECTION_FOR, async || {
         outside(&cluster.status("n1").await?)
     })
@@ -89,14 +96,21 @@ async fn wipe(cluster: &mut Cluster, name: &str) -> Result<()> {
 async fn says_what_to_run(cluster: &Cluster, name: &str) -> Result<()> {
     let command = format!("tally member replace {name}");
     let member = cluster.member(name)?;
-    until(&format!("{name} says `{command}`"), SAID_WITHIN, async || {
-        let answer = member.http("/readyz").await?;
-        for said in [&answer.body, &member.log()] {
-            ensure!(said.contains("T-011") && said.contains(&command), "{answer:?}");
-        }
-        ensure!(answer.status == 503, "{answer:?}");
-        Ok(())
-    })
+    until(
+        &format!("{name} says `{command}`"),
+        SAID_WITHIN,
+        async || {
+            let answer = member.http("/readyz").await?;
+            for said in [&answer.body, &member.log()] {
+                ensure!(
+                    said.contains("T-011") && said.contains(&command),
+                    "{answer:?}"
+                );
+            }
+            ensure!(answer.status == 503, "{answer:?}");
+            Ok(())
+        },
+    )
     .await
 }
 
@@ -104,8 +118,15 @@ async fn says_what_to_run(cluster: &Cluster, name: &str) -> Result<()> {
 fn outside(status: &StatusResponse) -> Result<()> {
     let out = matches!(status.role(), Role::Stopped | Role::Learner);
     ensure!(out, "{} is {:?}", status.name, status.role());
-    ensure!(!status.not_ready.is_empty(), "{} says that it serves", status.name);
-    let votes = status.members.iter().any(|member| member.voter && member.id == status.member);
+    ensure!(
+        !status.not_ready.is_empty(),
+        "{} says that it serves",
+        status.name
+    );
+    let votes = status
+        .members
+        .iter()
+        .any(|member| member.voter && member.id == status.member);
     ensure!(!votes, "{} votes: {:?}", status.name, status.members);
     Ok(())
 }
@@ -113,7 +134,10 @@ fn outside(status: &StatusResponse) -> Result<()> {
 async fn no_leader(cluster: &Cluster, name: &str) -> Result<()> {
     until("the leader is given up", SAID_WITHIN, async || {
         let status = cluster.status(name).await?;
-        ensure!(status.leader == 0 || status.role() == Role::Candidate, "{status:?}");
+        ensure!(
+            status.leader == 0 || status.role() == Role::Candidate,
+            "{status:?}"
+        );
         Ok(())
     })
     .await

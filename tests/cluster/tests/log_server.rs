@@ -17,7 +17,14 @@ async fn a_log_server_appends_only_while_it_is_read_write() -> Result<()> {
     follows(&running, "read-write").await?;
     let first = running.append(7, b"one").await?.context("in read-write")?;
 
-    let read_only = ["node", "set-state", "ls1", "read-only", "--reason", "disk swap"];
+    let read_only = [
+        "node",
+        "set-state",
+        "ls1",
+        "read-only",
+        "--reason",
+        "disk swap",
+    ];
     operator.run(&read_only).await?.expect_code(0)?;
     follows(&running, "read-only").await?;
     let refused = running.append(7, b"never").await?;
@@ -32,7 +39,10 @@ async fn a_log_server_appends_only_while_it_is_read_write() -> Result<()> {
     let read_write = ["node", "set-state", "ls1", "read-write"];
     operator.run(&read_write).await?.expect_code(0)?;
     follows(&running, "read-write").await?;
-    let second = running.append(7, b"two").await?.context("in read-write again")?;
+    let second = running
+        .append(7, b"two")
+        .await?
+        .context("in read-write again")?;
     ensure!(second == first + 1, "offsets {first} and {second}");
     assert_eq!(texts(&running).await?, ["one", "two"]);
 
@@ -46,16 +56,22 @@ async fn a_log_server_appends_only_while_it_is_read_write() -> Result<()> {
 }
 
 async fn follows(running: &LogServerProcess, state: &str) -> Result<()> {
-    until(&format!("the log server is {state}"), FOLLOWED_WITHIN, async || {
-        let found = running.state().await?.storage_state;
-        ensure!(found == state, "it is {found}");
-        Ok(())
-    })
+    until(
+        &format!("the log server is {state}"),
+        FOLLOWED_WITHIN,
+        async || {
+            let found = running.state().await?.storage_state;
+            ensure!(found == state, "it is {found}");
+            Ok(())
+        },
+    )
     .await
 }
 
 async fn texts(running: &LogServerProcess) -> Result<Vec<String>> {
     let records = running.read(7).await?;
-    let texts = records.iter().map(|record| String::from_utf8_lossy(&record.data).into_owned());
+    let texts = records
+        .iter()
+        .map(|record| String::from_utf8_lossy(&record.data).into_owned());
     Ok(texts.collect())
 }

@@ -19,7 +19,10 @@ async fn lost_answers_are_replayed_and_nothing_happens_twice() -> Result<()> {
 
 fn number(variable: &str) -> Result<Option<u64>> {
     match std::env::var(variable) {
-        Ok(text) => text.parse().map(Some).with_context(|| format!("{variable}={text}")),
+        Ok(text) => text
+            .parse()
+            .map(Some)
+            .with_context(|| format!("{variable}={text}")),
         Err(_) => Ok(None),
     }
 }

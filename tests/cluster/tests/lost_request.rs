@@ -32,7 +32,10 @@ async fn a_request_that_never_arrived_is_applied_once_by_its_retry() -> Result<(
     proxy.request_bytes_above(dropped, LOST_WITHIN).await?;
 
     let reader = Reader::linearizable(&leader_address).await?;
-    assert_eq!(reader.known("ls1").await?.state(), StorageState::Provisioning);
+    assert_eq!(
+        reader.known("ls1").await?.state(),
+        StorageState::Provisioning
+    );
     assert_eq!(cluster.status(&leader).await?.revision, before);
 
     let follower = cluster.followers().await?.remove(0);

@@ -33,7 +33,10 @@ async fn an_answered_write_is_seen_through_every_member() -> Result<()> {
 async fn a_member_alone_refuses_fresh_reads_and_answers_stale_ones() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
     let address = cluster.address("n1")?;
-    Requester::open(&address).await?.register(&address, "ls1").await?;
+    Requester::open(&address)
+        .await?
+        .register(&address, "ls1")
+        .await?;
     cluster.kill("n2")?;
     cluster.kill("n3")?;
 
@@ -70,7 +73,9 @@ async fn a_follower_that_was_stopped_never_answers_a_fresh_read_with_old_state()
         cluster.pause(&follower)?;
         let (node, _) = requester.register(&leader, &name).await?;
         cluster.resume(&follower)?;
-        let seen = until("a fresh read", SEEN_WITHIN, async || Ok(fresh.node(&name).await?));
+        let seen = until("a fresh read", SEEN_WITHIN, async || {
+            Ok(fresh.node(&name).await?)
+        });
         let seen = seen.await?.map(|node| node.id);
         ensure!(seen == Some(node), "write {write}: it saw {seen:?}");
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tally_proto::v1::Answer;
 use tally_testkit::{
-    AnswerExt, Call, Cluster, Reader, Requester, channel, registrations, send,
-    send_until_answered, until,
+    AnswerExt, Call, Cluster, Reader, Requester, channel, registrations, send, send_until_answered,
+    until,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -21,6 +21,9 @@ const LOADED_WITHIN: Duration = Duration::from_secs(60);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 /// A session keeps that many outcomes that were not acknowledged; the writers stay below.
 const CALLS_PER_WRITER_MAX: usize = 200;
+
+/// A call, and the answer if one came.
+type Sent = (Call, Option<Answer>);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_answered_command_survives_and_none_happens_twice() -> Result<()> {
@@ -65,7 +68,7 @@ fn write(
     to: Channel,
     writer: usize,
     answered: watch::Sender<usize>,
-) -> JoinHandle<Result<Vec<(Call, Option<Answer>)>>> {
+) -> JoinHandle<Result<Vec<Sent>>> {
     tokio::spawn(async move {
         let mut sent = Vec::new();
         while sent.len() < CALLS_PER_WRITER_MAX {

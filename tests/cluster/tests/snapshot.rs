@@ -31,7 +31,11 @@ async fn a_retry_is_recognised_by_a_leader_that_caught_up_by_snapshot() -> Resul
     }
     let missed = until("the leader has purged", ANSWERED_WITHIN, async || {
         let status = cluster.status(&leader).await?;
-        ensure!(status.purged_index > 100, "purged to {}", status.purged_index);
+        ensure!(
+            status.purged_index > 100,
+            "purged to {}",
+            status.purged_index
+        );
         Ok(status.purged_index)
     })
     .await?;

@@ -32,11 +32,15 @@ async fn another_marker_is_refused_and_recorded_and_the_owner_goes_on() -> Resul
     let call = thief.register_call("ls1", Some(marker.clone()));
     let answer = send_until_answered(&address, &call, ANSWERED_WITHIN).await?;
     assert_eq!(answer.refused(), Some("T-310"), "{answer:?}");
-    let answer = thief.activate(&address, before.id, before.incarnation).await?;
+    let answer = thief
+        .activate(&address, before.id, before.incarnation)
+        .await?;
     assert_eq!(answer.refused(), Some("T-310"), "{answer:?}");
 
     let claims = reader.claims(before.id).await?;
-    let claim = claims.iter().find(|claim| claim.marker.as_ref() == Some(&marker));
+    let claim = claims
+        .iter()
+        .find(|claim| claim.marker.as_ref() == Some(&marker));
     assert_eq!(claim.context("no claim of the thief")?.attempts, 2);
     let shown = operator.run(&["node", "claims", "ls1"]).await?;
     let shown = shown.expect_code(0)?.said();

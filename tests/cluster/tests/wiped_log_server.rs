@@ -19,7 +19,11 @@ async fn a_wiped_log_server_is_told_that_its_data_is_lost() -> Result<()> {
     for _ in 0..2 {
         let refused = log_server.start_up().await?.expect_code(4)?;
         ensure!(refused.said().contains("T-311"), "{}", refused.said());
-        ensure!(!has_marker(&log_server)?, "files: {:?}", log_server.files()?);
+        ensure!(
+            !has_marker(&log_server)?,
+            "files: {:?}",
+            log_server.files()?
+        );
     }
 
     let after = reader.known("ls1").await?;
@@ -29,7 +33,14 @@ async fn a_wiped_log_server_is_told_that_its_data_is_lost() -> Result<()> {
     let claim = claims.first().context("no claim was recorded")?;
     assert_eq!((claim.marker.as_ref(), claim.attempts), (None, 2));
 
-    let set = ["node", "set-state", "ls1", "data-loss", "--reason", "disk replaced"];
+    let set = [
+        "node",
+        "set-state",
+        "ls1",
+        "data-loss",
+        "--reason",
+        "disk replaced",
+    ];
     operator.run(&set).await?.expect_code(0)?;
     assert_eq!(reader.known("ls1").await?.state(), StorageState::DataLoss);
     cluster.stop().await

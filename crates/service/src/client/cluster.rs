@@ -33,18 +33,30 @@ impl ClusterAnswers {
         let old = old.ok_or_else(|| failed(replica, &unknown()))?;
         let address = &old.peer_address;
         let not_there = |why: String| {
-            Fault::new(codes::TRANSFER_FAILED, format!("{name} at {address}: {why}"))
-                .with_next(format!("start {name} with an empty --data-dir at its old peer address"))
-                .into_status(Code::FailedPrecondition)
+            Fault::new(
+                codes::TRANSFER_FAILED,
+                format!("{name} at {address}: {why}"),
+            )
+            .with_next(format!(
+                "start {name} with an empty --data-dir at its old peer address"
+            ))
+            .into_status(Code::FailedPrecondition)
         };
         let answer = stranger::identify(address).await.map_err(not_there)?;
         let new = MemberId(answer.member);
         if answer.name != name {
             return Err(not_there(format!("{} answers there", answer.name)));
         }
-        let learner = status.membership.members.get(&new).filter(|_| !status.membership.voters.contains(&new));
+        let learner = status
+            .membership
+            .members
+            .get(&new)
+            .filter(|_| !status.membership.voters.contains(&new));
         if new == old.id && learner.is_none() {
-            return Err(not_there("it still has the identity that the cluster knows, so there is nothing to replace".to_owned()));
+            return Err(not_there(
+                "it still has the identity that the cluster knows, so there is nothing to replace"
+                    .to_owned(),
+            ));
         }
         let Some(cluster) = self.0.cluster() else {
             return Err(failed(replica, &ManageError::NotLeader));

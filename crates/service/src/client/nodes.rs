@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::stream::BoxStream;
-use tally_model::{Answer, NodeId, NodeName, Revision, View};
 use tally_model::explanation::codes;
+use tally_model::{Answer, NodeId, NodeName, Revision, View};
 use tally_proto::convert::{DecodeError, bytes_16};
 use tally_proto::fault::Fault;
 use tally_proto::v1;
@@ -108,7 +108,10 @@ impl Nodes for NodesAnswers {
     ) -> Result<Response<RegisterResponse>, Status> {
         let (metadata, _, ask) = request.into_parts();
         self.check_cluster(&ask.cluster_id)?;
-        let answer = self.member.propose("Nodes.Register", &metadata, ask.try_into()).await?;
+        let answer = self
+            .member
+            .propose("Nodes.Register", &metadata, ask.try_into())
+            .await?;
         Ok(Response::new(RegisterResponse {
             answer: Some(answer.into()),
         }))
@@ -119,7 +122,10 @@ impl Nodes for NodesAnswers {
         request: Request<ActivateRequest>,
     ) -> Result<Response<ActivateResponse>, Status> {
         let (metadata, _, ask) = request.into_parts();
-        let answer = self.member.propose("Nodes.Activate", &metadata, ask.try_into()).await?;
+        let answer = self
+            .member
+            .propose("Nodes.Activate", &metadata, ask.try_into())
+            .await?;
         let answer = self.deliver(answer).await;
         Ok(Response::new(ActivateResponse {
             answer: Some(answer.into()),
@@ -131,7 +137,10 @@ impl Nodes for NodesAnswers {
         request: Request<SetStateRequest>,
     ) -> Result<Response<SetStateResponse>, Status> {
         let (metadata, _, ask) = request.into_parts();
-        let answer = self.member.propose("Nodes.SetState", &metadata, ask.try_into()).await?;
+        let answer = self
+            .member
+            .propose("Nodes.SetState", &metadata, ask.try_into())
+            .await?;
         let answer = self.deliver(answer).await;
         Ok(Response::new(SetStateResponse {
             answer: Some(answer.into()),
@@ -158,14 +167,16 @@ impl Nodes for NodesAnswers {
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         let (metadata, _, ask) = request.into_parts();
         let limit = limit(ask.limit);
-        let read = self.member.read("Nodes.List", &metadata, ask.consistency, |view| {
-            let (nodes, more) = page(view.nodes_after(of_node(ask.after), limit + 1), limit);
-            ListResponse {
-                nodes: nodes.into_iter().map(Into::into).collect(),
-                revision: view.revision().0,
-                more,
-            }
-        });
+        let read = self
+            .member
+            .read("Nodes.List", &metadata, ask.consistency, |view| {
+                let (nodes, more) = page(view.nodes_after(of_node(ask.after), limit + 1), limit);
+                ListResponse {
+                    nodes: nodes.into_iter().map(Into::into).collect(),
+                    revision: view.revision().0,
+                    more,
+                }
+            });
         read.await.map(Response::new)
     }
 
@@ -175,16 +186,18 @@ impl Nodes for NodesAnswers {
     ) -> Result<Response<HistoryResponse>, Status> {
         let (metadata, _, ask) = request.into_parts();
         let limit = limit(ask.limit);
-        let read = self.member.read("Nodes.History", &metadata, ask.consistency, |view| {
-            let after = Revision(ask.after_revision);
-            let lines = view.history_after(after, of_node(ask.node), limit + 1);
-            let (lines, more) = page(lines, limit);
-            HistoryResponse {
-                entries: lines.into_iter().map(Into::into).collect(),
-                revision: view.revision().0,
-                more,
-            }
-        });
+        let read = self
+            .member
+            .read("Nodes.History", &metadata, ask.consistency, |view| {
+                let after = Revision(ask.after_revision);
+                let lines = view.history_after(after, of_node(ask.node), limit + 1);
+                let (lines, more) = page(lines, limit);
+                HistoryResponse {
+                    entries: lines.into_iter().map(Into::into).collect(),
+                    revision: view.revision().0,
+                    more,
+                }
+            });
         read.await.map(Response::new)
     }
 
@@ -193,16 +206,18 @@ impl Nodes for NodesAnswers {
         request: Request<ClaimsRequest>,
     ) -> Result<Response<ClaimsResponse>, Status> {
         let (metadata, _, ask) = request.into_parts();
-        let read = self.member.read("Nodes.Claims", &metadata, ask.consistency, |view| {
-            let claims = match of_node(ask.node) {
-                Some(node) => view.claims(node),
-                None => view.claims_all(CLAIMS_MAX),
-            };
-            ClaimsResponse {
-                claims: claims.into_iter().map(Into::into).collect(),
-                revision: view.revision().0,
-            }
-        });
+        let read = self
+            .member
+            .read("Nodes.Claims", &metadata, ask.consistency, |view| {
+                let claims = match of_node(ask.node) {
+                    Some(node) => view.claims(node),
+                    None => view.claims_all(CLAIMS_MAX),
+                };
+                ClaimsResponse {
+                    claims: claims.into_iter().map(Into::into).collect(),
+                    revision: view.revision().0,
+                }
+            });
         read.await.map(Response::new)
     }
 
@@ -219,7 +234,12 @@ impl Nodes for NodesAnswers {
             )));
         };
         let ask = request.into_inner();
-        let stream = watch::start(self.member.clone(), of_node(ask.node), ask.from_revision, permit);
+        let stream = watch::start(
+            self.member.clone(),
+            of_node(ask.node),
+            ask.from_revision,
+            permit,
+        );
         stream.map(Response::new)
     }
 }

@@ -22,7 +22,10 @@ impl Sessions for SessionsAnswers {
         request: Request<OpenSessionRequest>,
     ) -> Result<Response<OpenSessionResponse>, Status> {
         let (metadata, _, ask) = request.into_parts();
-        let answer = self.0.propose("Sessions.Open", &metadata, ask.try_into()).await?;
+        let answer = self
+            .0
+            .propose("Sessions.Open", &metadata, ask.try_into())
+            .await?;
         let settings = self.0.stores.state.with_view(|view| view.globals().founded);
         let settings = settings.map_err(|error| fault::disk(&error))?;
         Ok(Response::new(OpenSessionResponse {
@@ -37,7 +40,10 @@ impl Sessions for SessionsAnswers {
         request: Request<CloseSessionRequest>,
     ) -> Result<Response<CloseSessionResponse>, Status> {
         let (metadata, _, ask) = request.into_parts();
-        let answer = self.0.propose("Sessions.Close", &metadata, ask.try_into()).await?;
+        let answer = self
+            .0
+            .propose("Sessions.Close", &metadata, ask.try_into())
+            .await?;
         Ok(Response::new(CloseSessionResponse {
             answer: Some(answer.into()),
         }))
@@ -48,7 +54,10 @@ impl Sessions for SessionsAnswers {
         request: Request<SettleRequest>,
     ) -> Result<Response<SettleResponse>, Status> {
         let (metadata, _, ask) = request.into_parts();
-        let answer = self.0.propose("Sessions.Settle", &metadata, ask.try_into()).await?;
+        let answer = self
+            .0
+            .propose("Sessions.Settle", &metadata, ask.try_into())
+            .await?;
         Ok(Response::new(SettleResponse {
             answer: Some(answer.into()),
         }))

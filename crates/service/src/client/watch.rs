@@ -78,7 +78,10 @@ async fn follow(
     loop {
         // Everything up to here is in the state when it is read below.
         let reached = applied.borrow_and_update().revision;
-        let read = replica.stores().state.with_view(|view| view.history_after(after, node, READ_MAX));
+        let read = replica
+            .stores()
+            .state
+            .with_view(|view| view.history_after(after, node, READ_MAX));
         let lines = match read {
             Ok(lines) => lines,
             Err(error) => {

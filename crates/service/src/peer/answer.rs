@@ -46,7 +46,11 @@ impl PeerAnswers {
 
 /// What was refused here, for the caller's log.
 fn refused(error: LinkError) -> Status {
-    fault::status(Code::FailedPrecondition, codes::WRONG_PEER, error.to_string())
+    fault::status(
+        Code::FailedPrecondition,
+        codes::WRONG_PEER,
+        error.to_string(),
+    )
 }
 
 /// The requests of a stream up to the first that does not arrive.
@@ -81,17 +85,32 @@ impl Peer for PeerAnswers {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let ask = request.into_inner();
         let member = &self.member;
-        let refuse = |found: String| Err(fault::status(Code::FailedPrecondition, codes::WRONG_PEER, found));
+        let refuse = |found: String| {
+            Err(fault::status(
+                Code::FailedPrecondition,
+                codes::WRONG_PEER,
+                found,
+            ))
+        };
         if ask.to != member.id().0 {
-            return refuse(format!("the call is for member {:x}, this is {}", ask.to, member.id()));
+            return refuse(format!(
+                "the call is for member {:x}, this is {}",
+                ask.to,
+                member.id()
+            ));
         }
         if !ask.formation.is_empty() && ask.formation != member.formation {
-            return refuse("it was started with another --initial-cluster, retry-check or replication".to_owned());
+            return refuse(
+                "it was started with another --initial-cluster, retry-check or replication"
+                    .to_owned(),
+            );
         }
         let cluster = bytes_16("cluster_id", &ask.cluster_id);
         let cluster = ClusterId(cluster.map_err(|error| crate::fault::invalid(&error))?);
         if let Some(present) = member.cluster().filter(|present| *present != cluster) {
-            return refuse(format!("it belongs to cluster {present} and cannot join {cluster}"));
+            return refuse(format!(
+                "it belongs to cluster {present} and cannot join {cluster}"
+            ));
         }
         let joined = formation::join(member, cluster).await;
         joined.map_err(|fault: Fault| fault.into_status(Code::FailedPrecondition))?;
@@ -140,7 +159,8 @@ impl Peer for PeerAnswers {
     ) -> Result<Response<InstallSnapshotResponse>, Status> {
         let replica = self.replica(&request)?;
         let frames = request.into_inner();
-        let frames = frames.map(|frame| frame.map_err(|status| LinkError::Broken(status.to_string())));
+        let frames =
+            frames.map(|frame| frame.map_err(|status| LinkError::Broken(status.to_string())));
         let answer = replica.on_install_snapshot(frames).await;
         answer.map(Response::new).map_err(refused)
     }

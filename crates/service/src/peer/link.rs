@@ -13,8 +13,8 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
 use tally_consensus::{Answers, LinkError, Member, PeerLink, Transport};
 use tally_model::{ClusterId, MemberId};
-use tally_proto::{fault, peer};
 use tally_proto::peer::peer_client::PeerClient;
+use tally_proto::{fault, peer};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
@@ -108,11 +108,17 @@ impl GrpcLink {
 
     /// Logs when the other member is lost and when it is found again.
     fn note<T>(&self, result: Result<T, LinkError>) -> Result<T, LinkError> {
-        let reached = !matches!(result, Err(LinkError::Unreachable(_) | LinkError::Broken(_)));
+        let reached = !matches!(
+            result,
+            Err(LinkError::Unreachable(_) | LinkError::Broken(_))
+        );
         if self.reached.swap(reached, Ordering::Relaxed) != reached {
             match &result {
                 Err(error) if !reached => {
-                    tracing::warn!(member = self.name, "another member cannot be reached: {error}");
+                    tracing::warn!(
+                        member = self.name,
+                        "another member cannot be reached: {error}"
+                    );
                 }
                 Ok(_) | Err(_) => {
                     tracing::info!(member = self.name, "another member is reached again");
@@ -222,8 +228,13 @@ impl PeerLink for GrpcLink {
         frames: BoxStream<'static, peer::SnapshotFrame>,
     ) -> BoxFuture<'_, Result<peer::InstallSnapshotResponse, LinkError>> {
         async move {
-            let installed = self.client().install_snapshot(self.request(Outgoing(frames))).await;
-            installed.map(tonic::Response::into_inner).map_err(link_error)
+            let installed = self
+                .client()
+                .install_snapshot(self.request(Outgoing(frames)))
+                .await;
+            installed
+                .map(tonic::Response::into_inner)
+                .map_err(link_error)
         }
         .boxed()
     }
@@ -250,6 +261,7 @@ impl PeerLink for GrpcLink {
 
     fn state_hashes(&self) -> BoxFuture<'_, Result<peer::StateHashesResponse, LinkError>> {
         let ask = peer::StateHashesRequest {};
-        async move { self.note(in_time(self.client().state_hashes(self.request(ask))).await) }.boxed()
+        async move { self.note(in_time(self.client().state_hashes(self.request(ask))).await) }
+            .boxed()
     }
 }

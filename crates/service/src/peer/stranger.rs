@@ -45,7 +45,9 @@ pub(crate) async fn identify(address: &str) -> Result<IdentifyResponse, String> 
         answer.map(tonic::Response::into_inner).map_err(refusal)
     };
     let late = |_| "no answer in time".to_owned();
-    tokio::time::timeout(ANSWER_WITHIN, asked).await.map_err(late)?
+    tokio::time::timeout(ANSWER_WITHIN, asked)
+        .await
+        .map_err(late)?
 }
 
 /// Gives a member its cluster.
@@ -55,5 +57,7 @@ pub(crate) async fn join(address: &str, ask: JoinRequest) -> Result<(), String> 
         answer.map(|_| ()).map_err(refusal)
     };
     let late = |_| "no answer in time".to_owned();
-    tokio::time::timeout(JOIN_WITHIN, asked).await.map_err(late)?
+    tokio::time::timeout(JOIN_WITHIN, asked)
+        .await
+        .map_err(late)?
 }

@@ -13,7 +13,7 @@ fn open(path: &Path) -> Result<LogStore, OpenError> {
 }
 
 fn refusal(path: &Path) -> OpenError {
-    open(path).err().expect("the log is refused")
+    open(path).expect_err("the log is refused")
 }
 
 /// The largest write-ahead log file: the one that holds the entries.

@@ -166,7 +166,7 @@ fn a_read_stops_before_its_bound_and_gives_at_least_one_entry() {
         assert_eq!(indices(&log.read(2..9, 0).unwrap()), [2]);
         let two = log.counters().appended_bytes as usize / 10 * 2;
         assert_eq!(indices(&log.read(2..9, two + 20).unwrap()), [2, 3]);
-        assert_eq!(indices(&log.read(20..30, 100).unwrap()), []);
+        assert!(log.read(20..30, 100).unwrap().is_empty());
     }
 }
 

@@ -17,7 +17,7 @@ use crate::script::{
 /// Something to put into the log.
 #[derive(Clone, Debug)]
 enum Step {
-    Request(Request, u64),
+    Request(Box<Request>, u64),
     Membership,
     Blank,
 }
@@ -52,7 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
         ),
     ];
     prop_oneof![
-        20 => (request, 0..3_000_u64).prop_map(|(request, unix_ms)| Step::Request(request, unix_ms)),
+        20 => (request, 0..3_000_u64).prop_map(|(request, unix_ms)| Step::Request(Box::new(request), unix_ms)),
         1 => Just(Step::Membership),
         1 => Just(Step::Blank),
     ]
@@ -71,11 +71,11 @@ fn log(steps: &[Step]) -> Vec<LogEntry> {
             bits,
             created_unix_ms: 1,
         };
-        Step::Request(untagged(open_session(marker)), 0)
+        Step::Request(Box::new(untagged(open_session(marker))), 0)
     };
     let first = [
         Step::Membership,
-        Step::Request(untagged(found(settings)), 0),
+        Step::Request(Box::new(untagged(found(settings))), 0),
         session(1),
         session(2),
         session(3),
@@ -84,7 +84,7 @@ fn log(steps: &[Step]) -> Vec<LogEntry> {
     let entry = |(index, step): (u64, Step)| match step {
         Step::Request(request, later) => {
             now += later / 10;
-            proposal(index, now, request)
+            proposal(index, now, *request)
         }
         Step::Membership => membership(index, &[7, index + 10]),
         Step::Blank => blank(index),

@@ -20,7 +20,9 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let seed = arguments.seed.unwrap_or_else(|| rand::random::<u32>().into());
+    let seed = arguments
+        .seed
+        .unwrap_or_else(|| rand::random::<u32>().into());
     let count = usize::try_from(arguments.rounds).context("rounds")?;
     println!("{count} rounds, seed {seed}; the same again: --rounds {count} --seed {seed}");
     let mut cluster = Cluster::start(3).await?;

@@ -41,7 +41,9 @@ impl Replica {
         &self,
         requests: impl Stream<Item = peer::AppendRequest> + Send + 'static,
     ) -> Answers<peer::AppendResponse> {
+        let heard = self.heard.clone();
         let understood = requests
+            .inspect(move |_| heard.now())
             .map(raft::append)
             .inspect_err(
                 |error: &Incomplete| tracing::error!(%error, "replication cannot be understood"),
@@ -110,6 +112,7 @@ impl Replica {
         let _one = self.installing.try_lock().map_err(busy)?;
         let (vote, received) = snapshot::receive(&self.stores.state, frames).await?;
         let snapshot = raft::snapshot_of(received).map_err(refused)?;
+        self.heard.now();
         let installed = self
             .raft
             .install_full_snapshot(raft::vote(&vote), snapshot)

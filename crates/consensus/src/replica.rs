@@ -1,27 +1,25 @@
 //! One member's part in the cluster: starting, managing and stopping it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::{Deref, RangeInclusive};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::FutureExt;
-use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
-use openraft::metrics::RaftMetrics;
-use openraft::{ChangeMembers, Config, Instant as _, SnapshotPolicy};
+use openraft::errors::{InitializeError, RaftError};
+use openraft::{Config, SnapshotPolicy};
 use tally_model::command::Found;
 use tally_model::{Answer, Command, MemberId, Request};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
 use crate::deps::{Deps, Stores};
 use crate::forward::Forwarder;
 use crate::hashes;
+use crate::leadership::{self, Heard};
 use crate::link::PeerLink;
 use crate::membership::Member;
 use crate::propose::{NotAccepted, ProposeError};
-use crate::raft::{self, LogStorage, Network, Node, Raft, StateMachine, TypeConfig};
+use crate::raft::{self, LogStorage, Network, Node, Raft, StateMachine};
 use crate::read::Rounds;
 use crate::status::{AppliedMark, Counters, Counts, HashMismatch, Role, Status};
 
@@ -73,8 +71,8 @@ impl ReplicaOptions {
         }
     }
 
-    /// How long a leader counts as one without hearing from a majority.
-    fn patience(&self) -> Duration {
+    /// How long a leader counts as one without a sign of its majority, or of itself.
+    pub(crate) fn patience(&self) -> Duration {
         Duration::from_millis(2 * self.election_ms.end())
     }
 
@@ -107,26 +105,6 @@ pub enum StartError {
     Storage(String),
 }
 
-/// Why a request about the cluster itself was not done.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ManageError {
-    /// Only the leader can do it.
-    #[error("this member does not lead")]
-    NotLeader,
-    /// There is no such member.
-    #[error("there is no member {0} in the cluster")]
-    UnknownMember(String),
-    /// Nothing to do it with, or to do.
-    #[error("{0}")]
-    Impossible(String),
-    /// It was begun and has not ended in time; it may still.
-    #[error("{0} has not ended in time; it may still")]
-    Late(&'static str),
-    /// The replica has stopped.
-    #[error("this member has stopped: {0}")]
-    Halted(String),
-}
-
 /// A running replica. Clones are handles to the same one; [`Replica::shutdown`] ends it.
 #[derive(Clone)]
 pub struct Replica {
@@ -141,6 +119,8 @@ pub struct Inner {
     pub(crate) deps: Deps,
     pub(crate) status: watch::Receiver<Status>,
     pub(crate) applied: watch::Receiver<AppliedMark>,
+    /// When a leader was last heard.
+    pub(crate) heard: Heard,
     pub(crate) inflight: Semaphore,
     pub(crate) forwarder: Forwarder,
     pub(crate) counts: Counts,
@@ -192,9 +172,11 @@ impl Replica {
             .await
             .map_err(|fatal| StartError::Storage(fatal.to_string()))?;
         let (mismatches, _) = watch::channel(Vec::new());
+        let heard = Heard::default();
         // The tasks hold the replica weakly, or it would never go away.
         let inner = Arc::new_cyclic(|weak: &Weak<Inner>| Inner {
-            status: follow(&raft, options.patience()),
+            status: leadership::follow(&raft, options.patience(), heard.clone()),
+            heard,
             inflight: Semaphore::new(options.inflight_max),
             forwarder: Forwarder::default(),
             counts: Counts::default(),
@@ -297,137 +279,6 @@ impl Replica {
         self.propose(request, deadline).await
     }
 
-    /// Hands leadership to a voter by name, or to the one that has most of the log, and waits until
-    /// this member knows that it leads.
-    ///
-    /// # Errors
-    /// See [`ManageError`].
-    pub async fn transfer_leader(
-        &self,
-        to: Option<&str>,
-        deadline: std::time::Instant,
-    ) -> Result<Member, ManageError> {
-        let status = self.status();
-        if status.role != Role::Leader {
-            return Err(ManageError::NotLeader);
-        }
-        let target = match to {
-            Some(name) => {
-                let found = status.membership.by_name(name);
-                let member = found.ok_or_else(|| ManageError::UnknownMember(name.to_owned()))?;
-                if !status.membership.voters.contains(&member.id) {
-                    return Err(ManageError::Impossible(format!(
-                        "{name} is a learner and cannot lead"
-                    )));
-                }
-                member.clone()
-            }
-            None => self.best_follower(&status).ok_or_else(|| {
-                ManageError::Impossible("there is no other voter that could lead".to_owned())
-            })?,
-        };
-        if target.id == self.options.member {
-            return Ok(target);
-        }
-        let moved = async {
-            let mut watched = self.status.clone();
-            loop {
-                let asked = self.raft.trigger().transfer_leader(target.id.0).await;
-                asked.map_err(|fatal| ManageError::Halted(fatal.to_string()))?;
-                // The target refuses while it lacks entries; it is asked again a little later.
-                let leads = watched.wait_for(|status| status.leader == Some(target.id));
-                let again = Duration::from_millis(*self.options.election_ms.end());
-                match tokio::time::timeout(again, leads).await {
-                    Ok(Ok(_)) => return Ok(target.clone()),
-                    Ok(Err(_)) => return Err(ManageError::Halted("it was shut down".to_owned())),
-                    Err(_) if self.status().role == Role::Leader => {}
-                    Err(_) => return Err(ManageError::Late("the transfer")),
-                }
-            }
-        };
-        let late = Err(ManageError::Late("the transfer"));
-        timeout_at(Instant::from_std(deadline), moved)
-            .await
-            .unwrap_or(late)
-    }
-
-    /// The other voter that has most of this leader's log.
-    fn best_follower(&self, status: &Status) -> Option<Member> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let replication = metrics.replication.as_ref();
-        let matching = |id: MemberId| replication.and_then(|all| all.get(&id.0).cloned().flatten());
-        let heard = |id: MemberId| {
-            let heard = metrics.heartbeat.as_ref()?.get(&id.0)?.as_ref()?;
-            Some(heard.elapsed() < self.options.patience())
-        };
-        let voters = status.membership.voters.iter();
-        let others = voters.filter(|&&id| id != self.options.member);
-        let best = others.max_by_key(|&&id| (heard(id), matching(id).map(|id| id.index)))?;
-        status.membership.members.get(best).cloned()
-    }
-
-    /// Takes a snapshot and waits until it is on disk. Gives the last index that it covers.
-    ///
-    /// # Errors
-    /// See [`ManageError`].
-    pub async fn snapshot(&self, deadline: std::time::Instant) -> Result<u64, ManageError> {
-        let applied = self.applied.borrow().index;
-        let applied = applied.ok_or_else(|| {
-            ManageError::Impossible(
-                "nothing has been applied that a snapshot could hold".to_owned(),
-            )
-        })?;
-        let asked = self.raft.trigger().snapshot().await;
-        asked.map_err(|fatal| ManageError::Halted(fatal.to_string()))?;
-        let mut status = self.status.clone();
-        let taken = status.wait_for(|status| status.snapshot_index >= Some(applied));
-        match timeout_at(Instant::from_std(deadline), taken).await {
-            Ok(Ok(status)) => Ok(status.snapshot_index.unwrap_or(applied)),
-            Ok(Err(_)) => Err(ManageError::Halted("it was shut down".to_owned())),
-            Err(_) => Err(ManageError::Late("the snapshot")),
-        }
-    }
-
-    /// Puts a member in the place of the one that has its name: admits it as a learner, waits until
-    /// it has caught up, makes it a voter and removes the old one. Gives the removed id.
-    ///
-    /// Safe to repeat after a failure, also with the same new member.
-    ///
-    /// # Errors
-    /// See [`ManageError`].
-    pub async fn replace_member(
-        &self,
-        new: &Member,
-        deadline: std::time::Instant,
-    ) -> Result<MemberId, ManageError> {
-        let status = self.status();
-        if status.role != Role::Leader {
-            return Err(ManageError::NotLeader);
-        }
-        let mut same_name = status.membership.members.values();
-        let old = same_name
-            .find(|member| member.name == new.name && member.id != new.id)
-            .ok_or_else(|| ManageError::UnknownMember(new.name.clone()))?
-            .id;
-        let change = async {
-            let learner = self.raft.add_learner(new.id.0, new.into(), true).await;
-            learner.map_err(manage_error)?;
-            let mut voters: BTreeSet<u64> =
-                status.membership.voters.iter().map(|id| id.0).collect();
-            voters.remove(&old.0);
-            voters.insert(new.id.0);
-            let change = ChangeMembers::ReplaceAllVoters(voters);
-            let changed = self.raft.change_membership(change, false).await;
-            changed.map_err(manage_error)?;
-            Ok(old)
-        };
-        let late = Err(ManageError::Late("the replacement"));
-        timeout_at(Instant::from_std(deadline), change)
-            .await
-            .unwrap_or(late)
-    }
-
     /// Hands leadership over if this member leads, so that the cluster need not wait for an election.
     pub async fn hand_over(&self) {
         if self.status().role != Role::Leader {
@@ -445,76 +296,5 @@ impl Replica {
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "the replica did not stop as it should");
         }
-    }
-}
-
-fn manage_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> ManageError {
-    match error {
-        RaftError::Fatal(fatal) => ManageError::Halted(fatal.to_string()),
-        RaftError::APIError(
-            ClientWriteError::ForwardToLeader(_) | ClientWriteError::LogEntryDiscarded(_),
-        ) => ManageError::NotLeader,
-        RaftError::APIError(ClientWriteError::ChangeMembershipError(
-            ChangeMembershipError::InProgress(_),
-        )) => ManageError::Impossible("another change of the membership is under way".to_owned()),
-        RaftError::APIError(error) => ManageError::Impossible(error.to_string()),
-    }
-}
-
-/// Translates openraft's metrics as they change, until the replica is gone.
-fn follow(raft: &Raft, patience: Duration) -> watch::Receiver<Status> {
-    let mut metrics = raft.metrics();
-    let mut leadership = Leadership {
-        patience,
-        since: None,
-    };
-    let first = leadership.status(&metrics.borrow_watched());
-    let (send, status) = watch::channel(first);
-    tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(patience / 4);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                changed = metrics.changed() => if changed.is_err() {
-                    return;
-                },
-                _ = ticks.tick() => {}
-            }
-            let now = leadership.status(&metrics.borrow_watched());
-            send.send_if_modified(|known| {
-                let changed = *known != now;
-                *known = now;
-                changed
-            });
-        }
-    });
-    status
-}
-
-/// A leader that has not heard from a majority for some time is none: another one may lead already.
-/// openraft lets it go on in the hope that its majority comes back; whoever asks this member must not
-/// wait for that.
-struct Leadership {
-    patience: Duration,
-    /// Since when this member leads.
-    since: Option<Instant>,
-}
-
-impl Leadership {
-    fn status(&mut self, metrics: &RaftMetrics<TypeConfig>) -> Status {
-        let mut status = Status::of(metrics);
-        if status.role != Role::Leader {
-            self.since = None;
-            return status;
-        }
-        let since = *self.since.get_or_insert_with(Instant::now);
-        let alone = status.membership.voters.len() == 1;
-        let confirmed = metrics.last_quorum_acked.map(|at| at.elapsed());
-        let silence = confirmed.unwrap_or(Duration::MAX).min(since.elapsed());
-        if !alone && silence > self.patience {
-            status.role = Role::Candidate;
-            status.leader = None;
-        }
-        status
     }
 }

@@ -37,7 +37,7 @@ pub struct AppliedMark {
 pub struct Status {
     pub role: Role,
     pub term: u64,
-    /// The leader that this member believes in; none while it leads and hears from no majority.
+    /// The leader that this member knows; none while there are no signs of it.
     pub leader: Option<MemberId>,
     pub last_log_index: Option<u64>,
     pub committed_index: Option<u64>,

@@ -1,0 +1,100 @@
+//! Who leads, as far as this member may claim to know.
+//!
+//! openraft lets a leader without a majority go on in the hope that its majority comes back, and a
+//! follower believe in a leader that it does not hear any more. Whoever asks this member must not
+//! wait for either: here a leader counts only while there are signs of it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::Instant as _;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftMetrics;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::raft::{Raft, TypeConfig};
+use crate::status::{Role, Status};
+
+/// When a leader was last heard. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Heard(Arc<Mutex<Instant>>);
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl Heard {
+    pub(crate) fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn silence(&self) -> Duration {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .elapsed()
+    }
+}
+
+/// Translates openraft's metrics as they change and as time passes, until the replica is gone.
+pub(crate) fn follow(raft: &Raft, patience: Duration, heard: Heard) -> watch::Receiver<Status> {
+    let mut metrics = raft.metrics();
+    let mut leadership = Leadership {
+        patience,
+        heard,
+        since: None,
+    };
+    let first = leadership.status(&metrics.borrow_watched());
+    let (send, status) = watch::channel(first);
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(patience / 4);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() {
+                    return;
+                },
+                _ = ticks.tick() => {}
+            }
+            let now = leadership.status(&metrics.borrow_watched());
+            send.send_if_modified(|known| {
+                let changed = *known != now;
+                *known = now;
+                changed
+            });
+        }
+    });
+    status
+}
+
+struct Leadership {
+    patience: Duration,
+    heard: Heard,
+    /// Since when this member leads.
+    since: Option<Instant>,
+}
+
+impl Leadership {
+    fn status(&mut self, metrics: &RaftMetrics<TypeConfig>) -> Status {
+        let mut status = Status::of(metrics);
+        if status.role != Role::Leader {
+            self.since = None;
+            if self.heard.silence() > self.patience {
+                status.leader = None;
+            }
+            return status;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let alone = status.membership.voters.len() == 1;
+        let confirmed = metrics.last_quorum_acked.map(|at| at.elapsed());
+        let silence = confirmed.unwrap_or(Duration::MAX).min(since.elapsed());
+        if !alone && silence > self.patience {
+            status.role = Role::Candidate;
+            status.leader = None;
+        }
+        status
+    }
+}

@@ -1,0 +1,210 @@
+//! A network inside the process: messages are calls, and members can be cut off.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use tally_consensus::{Answers, LinkError, Member, PeerLink, Replica, Transport};
+use tally_model::MemberId;
+use tally_proto::peer;
+use tokio::sync::watch;
+
+/// See the module. Clones are handles to the same network.
+#[derive(Clone)]
+pub(crate) struct Wire {
+    replicas: Arc<Mutex<BTreeMap<MemberId, Replica>>>,
+    cut: Arc<watch::Sender<BTreeSet<MemberId>>>,
+    liars: Arc<Mutex<BTreeSet<MemberId>>>,
+}
+
+impl Wire {
+    pub(crate) fn new() -> Self {
+        Self {
+            replicas: Arc::default(),
+            cut: Arc::new(watch::Sender::new(BTreeSet::new())),
+            liars: Arc::default(),
+        }
+    }
+
+    pub(crate) fn connect(&self, id: MemberId, replica: Replica) {
+        self.replicas.lock().unwrap().insert(id, replica);
+    }
+
+    pub(crate) fn disconnect(&self, id: MemberId) {
+        self.replicas.lock().unwrap().remove(&id);
+    }
+
+    /// Nothing passes to or from this member any more.
+    pub(crate) fn cut_from(&self, id: MemberId) {
+        self.cut.send_modify(|cut| {
+            cut.insert(id);
+        });
+    }
+
+    pub(crate) fn heal(&self) {
+        self.cut.send_modify(BTreeSet::clear);
+    }
+
+    /// From now on this member's state hashes arrive changed.
+    pub(crate) fn lie_about_hashes_of(&self, id: MemberId) {
+        self.liars.lock().unwrap().insert(id);
+    }
+
+    /// What one member's links are made of.
+    pub(crate) fn end(&self, from: MemberId) -> WireEnd {
+        WireEnd {
+            wire: self.clone(),
+            from,
+        }
+    }
+}
+
+/// One member's connection to the network.
+pub(crate) struct WireEnd {
+    wire: Wire,
+    from: MemberId,
+}
+
+impl Transport for WireEnd {
+    fn link(&self, to: &Member) -> Arc<dyn PeerLink> {
+        Arc::new(WireLink {
+            wire: self.wire.clone(),
+            from: self.from,
+            to: to.id,
+        })
+    }
+}
+
+#[derive(Clone)]
+struct WireLink {
+    wire: Wire,
+    from: MemberId,
+    to: MemberId,
+}
+
+impl WireLink {
+    fn is_cut(&self) -> bool {
+        let cut = self.wire.cut.borrow();
+        cut.contains(&self.from) || cut.contains(&self.to)
+    }
+
+    fn target(&self) -> Result<Replica, LinkError> {
+        if self.is_cut() {
+            return Err(LinkError::Unreachable("cut".to_owned()));
+        }
+        let replicas = self.wire.replicas.lock().unwrap();
+        let target = replicas.get(&self.to).cloned();
+        target.ok_or_else(|| LinkError::Unreachable("not there".to_owned()))
+    }
+
+    async fn until_cut(self) {
+        let mut cut = self.wire.cut.subscribe();
+        let (from, to) = (self.from, self.to);
+        // The network outlives its links.
+        let _ = cut
+            .wait_for(|cut| cut.contains(&from) || cut.contains(&to))
+            .await;
+    }
+
+    /// A question whose answer is lost when the link is cut meanwhile.
+    fn ask<T: Send + 'static, F>(
+        &self,
+        call: impl FnOnce(Replica) -> F + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, LinkError>>
+    where
+        F: Future<Output = Result<T, LinkError>> + Send,
+    {
+        async move {
+            let answer = call(self.target()?).await;
+            if self.is_cut() {
+                return Err(LinkError::Broken("cut".to_owned()));
+            }
+            answer
+        }
+        .boxed()
+    }
+
+    fn stream<T: Send + 'static>(
+        &self,
+        answers: BoxStream<'static, Result<T, LinkError>>,
+    ) -> Answers<T> {
+        let broken = Err(LinkError::Broken("cut".to_owned()));
+        answers
+            .take_until(self.clone().until_cut())
+            .chain(futures::stream::once(std::future::ready(broken)))
+            .boxed()
+    }
+}
+
+impl PeerLink for WireLink {
+    fn append(
+        &self,
+        requests: BoxStream<'static, peer::AppendRequest>,
+    ) -> BoxFuture<'_, Result<Answers<peer::AppendResponse>, LinkError>> {
+        let requests = requests.take_until(self.clone().until_cut());
+        async move { Ok(self.stream(self.target()?.on_append(requests))) }.boxed()
+    }
+
+    fn vote(
+        &self,
+        request: peer::VoteRequest,
+    ) -> BoxFuture<'_, Result<peer::VoteResponse, LinkError>> {
+        self.ask(async move |target: Replica| target.on_vote(request).await)
+    }
+
+    fn pre_vote(
+        &self,
+        request: peer::VoteRequest,
+    ) -> BoxFuture<'_, Result<peer::VoteResponse, LinkError>> {
+        self.ask(async move |target: Replica| target.on_pre_vote(request).await)
+    }
+
+    fn transfer_leader(
+        &self,
+        request: peer::TransferLeaderRequest,
+    ) -> BoxFuture<'_, Result<peer::TransferLeaderResponse, LinkError>> {
+        self.ask(async move |target: Replica| target.on_transfer_leader(request).await)
+    }
+
+    fn install_snapshot(
+        &self,
+        frames: BoxStream<'static, peer::SnapshotFrame>,
+    ) -> BoxFuture<'_, Result<peer::InstallSnapshotResponse, LinkError>> {
+        self.ask(async move |target: Replica| target.on_install_snapshot(frames.map(Ok)).await)
+    }
+
+    fn forward(
+        &self,
+        requests: BoxStream<'static, peer::ForwardRequest>,
+    ) -> BoxFuture<'_, Result<Answers<peer::ForwardResponse>, LinkError>> {
+        let requests = requests.take_until(self.clone().until_cut());
+        async move {
+            let answers = self.target()?.on_forward(requests);
+            Ok(self.stream(answers.map(Ok).boxed()))
+        }
+        .boxed()
+    }
+
+    fn read_index(&self) -> BoxFuture<'_, Result<peer::ReadIndexResponse, LinkError>> {
+        self.ask(async |target: Replica| {
+            let read = target.on_read_index().await;
+            let read = read.map_err(|error| LinkError::Refused(error.to_string()))?;
+            Ok(peer::ReadIndexResponse { read: Some(read) })
+        })
+    }
+
+    fn state_hashes(&self) -> BoxFuture<'_, Result<peer::StateHashesResponse, LinkError>> {
+        let lies = self.wire.liars.lock().unwrap().contains(&self.to);
+        self.ask(async move |target: Replica| {
+            let mut response = target.on_state_hashes();
+            if lies {
+                for hash in &mut response.hashes {
+                    hash.hash[0] ^= 1;
+                }
+            }
+            Ok(response)
+        })
+    }
+}

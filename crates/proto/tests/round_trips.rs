@@ -459,3 +459,231 @@ stored! {
     history_entry => HistoryEntry,
     globals => Globals,
 }
+
+fn kind_of_command(command: &Command) -> &'static str {
+    match command {
+        Command::Found(_) => "found",
+        Command::OpenSession(_) => "open session",
+        Command::CloseSession => "close session",
+        Command::SettleRequest => "settle",
+        Command::RegisterNode(_) => "register",
+        Command::ActivateNode(_) => "activate",
+        Command::SetStorageState(_) => "set state",
+    }
+}
+
+/// The kinds among a thousand values.
+fn kinds<T: Debug>(
+    values: impl Strategy<Value = T>,
+    kind: fn(&T) -> &'static str,
+) -> BTreeSet<&'static str> {
+    let mut runner = TestRunner::deterministic();
+    let mut draw = || values.new_tree(&mut runner).unwrap().current();
+    (0..1_000).map(|_| kind(&draw())).collect()
+}
+
+#[test]
+fn every_command_and_every_refusal_is_in_the_sample() {
+    assert_eq!(kinds(command(), kind_of_command).len(), 7);
+    let codes = EXPLANATIONS.iter().map(|entry| entry.code);
+    let refusals: BTreeSet<_> = codes.filter(|code| *code >= "T-100").collect();
+    assert_eq!(kinds(refusal(), Refusal::code), refusals);
+}
+
+proptest! {
+    #[test]
+    fn a_refusals_field_number_is_the_digits_of_its_code(refusal in refusal()) {
+        let bytes = storage::Refusal::from(&refusal).encode_to_vec();
+        // A field begins with its number, shifted by the three bits of its wire type, as a varint.
+        let number = prost::decode_length_delimiter(bytes.as_slice()).unwrap() >> 3;
+        prop_assert_eq!(format!("T-{number}"), refusal.code());
+    }
+
+    #[test]
+    fn digests_are_equal_exactly_where_commands_are(commands in vec(command(), 2..8), again in any::<Index>()) {
+        let repeated = again.get(&commands).clone();
+        let all: Vec<_> = commands.iter().chain([&repeated]).collect();
+        for (one, other) in all.iter().flat_map(|one| all.iter().map(move |other| (one, other))) {
+            prop_assert_eq!(one == other, digest(one) == digest(other), "{:?} and {:?}", one, other);
+        }
+    }
+}
+
+fn sent_marker() -> impl Strategy<Value = v1::Marker> {
+    let bits = prop_oneof![9 => vec(any::<u8>(), 16), 1 => vec(any::<u8>(), 0..20)];
+    (bits, number()).prop_map(|(bits, created_unix_ms)| v1::Marker {
+        bits,
+        created_unix_ms,
+    })
+}
+
+fn sent_tag() -> impl Strategy<Value = Option<v1::Tag>> {
+    let marker = option::weighted(0.9, sent_marker());
+    let numbers = (
+        prop_oneof![1 => Just(0), 9 => any::<u64>()],
+        0..12_u64,
+        0..4_u64,
+    );
+    let tag = (numbers, marker).prop_map(|((session, sequence, acknowledged), marker)| v1::Tag {
+        session,
+        sequence,
+        acknowledged,
+        marker,
+    });
+    option::weighted(0.9, tag)
+}
+
+/// Text with and without control characters, within the bound and just beyond it.
+fn sent_text(bytes_max: usize) -> impl Strategy<Value = String> {
+    let long = (bytes_max - 1..=bytes_max + 1).prop_map(|bytes| "a".repeat(bytes));
+    prop_oneof![7 => text(), 1 => any::<String>(), 1 => long]
+}
+
+/// The faults that are there, each by the name that an error has for it.
+fn faults<const N: usize>(checks: [(&'static str, bool); N]) -> BTreeSet<&'static str> {
+    checks
+        .into_iter()
+        .filter(|(_, wrong)| *wrong)
+        .map(|(what, _)| what)
+        .collect()
+}
+
+fn wrong_marker(marker: Option<&v1::Marker>) -> bool {
+    marker.is_some_and(|marker| marker.bits.len() != 16)
+}
+
+fn wrong_tag(tag: Option<&v1::Tag>) -> BTreeSet<&'static str> {
+    let Some(tag) = tag else {
+        return faults([("tag", true)]);
+    };
+    faults([
+        ("tag.session", tag.session == 0),
+        ("tag.sequence", tag.sequence == 0),
+        (
+            "tag.acknowledged",
+            !(1..=tag.sequence).contains(&tag.acknowledged),
+        ),
+        ("tag.marker", tag.marker.is_none()),
+        ("marker", wrong_marker(tag.marker.as_ref())),
+    ])
+}
+
+fn wrong_text(text: &str, bytes_max: usize) -> bool {
+    text.len() > bytes_max || text.chars().any(char::is_control)
+}
+
+fn wrong_name(name: &str) -> bool {
+    name.is_empty() || name.trim() != name || wrong_text(name, NODE_NAME_BYTES_MAX)
+}
+
+fn wrong_location(location: &str) -> bool {
+    let parts: Vec<_> = location.split('.').collect();
+    let unlike = !location.is_empty() && (parts.len() > 2 || parts.contains(&""));
+    unlike || location.trim() != location || wrong_text(location, LOCATION_BYTES_MAX)
+}
+
+/// What has no fault becomes a request that every member can read; anything else is refused for one
+/// of its faults.
+fn is_judged<M>(message: M, faults: &BTreeSet<&'static str>) -> TestCaseResult
+where
+    Request: TryFrom<M, Error = DecodeError>,
+{
+    match Request::try_from(message) {
+        Ok(request) => {
+            prop_assert!(
+                faults.is_empty(),
+                "accepted with {:?}: {:?}",
+                faults,
+                request
+            );
+            if let Some(tagged) = &request.tagged {
+                prop_assert_eq!(tagged.digest, digest(&request.command));
+            }
+            comes_back::<storage::Request, Request>(&request)?;
+        }
+        Err(error) => prop_assert!(faults.contains(error.what), "{} with {:?}", error, faults),
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn a_request_about_a_session_is_refused_for_its_faults_only(tag in sent_tag(), marker in option::of(sent_marker())) {
+        let wrong = wrong_tag(tag.as_ref());
+        is_judged(v1::CloseSessionRequest { tag: tag.clone() }, &wrong)?;
+        is_judged(v1::SettleRequest { tag }, &wrong)?;
+        let wrong = faults([("marker", marker.as_ref().is_none_or(|marker| wrong_marker(Some(marker))))]);
+        is_judged(v1::OpenSessionRequest { marker }, &wrong)?;
+    }
+
+    #[test]
+    fn a_registration_is_refused_for_its_faults_only(
+        tag in sent_tag(),
+        name in sent_text(NODE_NAME_BYTES_MAX),
+        marker in option::of(sent_marker()),
+        address in sent_text(ADDRESS_BYTES_MAX),
+        location in prop_oneof![6 => location().prop_map(|place| place.to_string()), 1 => "[a-z.]{0,6}", 1 => sent_text(LOCATION_BYTES_MAX)],
+        cluster_id in vec(any::<u8>(), 0..20),
+    ) {
+        let mut wrong = faults([
+            ("node name", wrong_name(&name)),
+            ("marker", wrong_marker(marker.as_ref())),
+            ("address", wrong_text(&address, ADDRESS_BYTES_MAX)),
+            ("location", wrong_location(&location)),
+        ]);
+        wrong.extend(wrong_tag(tag.as_ref()));
+        is_judged(v1::RegisterRequest { tag, name, marker, address, location, cluster_id }, &wrong)?;
+    }
+
+    #[test]
+    fn an_activation_is_refused_for_its_faults_only(
+        tag in sent_tag(),
+        node in small(),
+        marker in option::weighted(0.9, sent_marker()),
+        incarnation in number(),
+        attempt in small(),
+    ) {
+        let mut wrong = faults([
+            ("node", node == 0),
+            ("incarnation", incarnation == 0),
+            ("marker", marker.as_ref().is_none_or(|marker| wrong_marker(Some(marker)))),
+        ]);
+        wrong.extend(wrong_tag(tag.as_ref()));
+        is_judged(v1::ActivateRequest { tag, node, marker, incarnation, attempt }, &wrong)?;
+    }
+
+    #[test]
+    fn a_change_of_state_is_refused_for_its_faults_only(
+        tag in sent_tag(),
+        node in small(),
+        to in prop_oneof![8 => 1..8_i32, 1 => Just(0), 1 => any::<i32>()],
+        by_node in option::of((option::weighted(0.9, sent_marker()), number())),
+        by_operator in option::weighted(0.9, (number(), option::of(sent_text(NODE_NAME_BYTES_MAX)))),
+        reason in sent_text(REASON_BYTES_MAX),
+    ) {
+        use v1::set_state_request::Actor;
+        let (actor, wrong_actor) = match (by_node, by_operator) {
+            (Some((marker, incarnation)), _) => {
+                let wrong = faults([
+                    ("by_node.marker", marker.is_none()),
+                    ("marker", wrong_marker(marker.as_ref())),
+                    ("incarnation", incarnation == 0),
+                ]);
+                (Some(Actor::ByNode(v1::NodeActor { marker, incarnation })), wrong)
+            }
+            (None, Some((expected_revision, confirm_name))) => {
+                let wrong = confirm_name.as_ref().is_some_and(|name| wrong_text(name, NODE_NAME_BYTES_MAX));
+                let force = confirm_name.map(|confirm_name| v1::Force { confirm_name });
+                (Some(Actor::ByOperator(v1::OperatorActor { expected_revision, force })), faults([("force.confirm_name", wrong)]))
+            }
+            (None, None) => (None, faults([("actor", true)])),
+        };
+        let mut wrong = faults([
+            ("node", node == 0),
+            ("storage state", !(1..8).contains(&to)),
+            ("reason", wrong_text(&reason, REASON_BYTES_MAX)),
+        ]);
+        wrong.extend(wrong_actor.into_iter().chain(wrong_tag(tag.as_ref())));
+        is_judged(v1::SetStateRequest { tag, node, to, actor, reason }, &wrong)?;
+    }
+}

@@ -31,12 +31,21 @@ pub enum Mode {
     Cut,
 }
 
+/// Bytes that were seen so far.
+#[derive(Debug, Default)]
+struct Counts {
+    /// From clients, passed on or dropped.
+    requests: AtomicU64,
+    /// In either direction, swallowed or dropped.
+    lost: AtomicU64,
+}
+
 /// Stands between clients and one address. Ends when dropped.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
-    requests: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -49,12 +58,12 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (mode, watching) = watch::channel(Mode::Pass);
-        let requests = Arc::new(AtomicU64::new(0));
-        let serving = serve(listener, target.to_owned(), watching, requests.clone());
+        let counts = Arc::new(Counts::default());
+        let serving = serve(listener, target.to_owned(), watching, counts.clone());
         Ok(Self {
             address,
             mode,
-            requests,
+            counts,
             accepting: tokio::spawn(serving),
         })
     }
@@ -71,7 +80,12 @@ impl Proxy {
 
     /// Bytes that clients have sent so far, passed on or dropped.
     pub fn request_bytes(&self) -> u64 {
-        self.requests.load(Ordering::SeqCst)
+        self.counts.requests.load(Ordering::SeqCst)
+    }
+
+    /// Bytes that were swallowed or dropped so far.
+    pub fn lost_bytes(&self) -> u64 {
+        self.counts.lost.load(Ordering::SeqCst)
     }
 
     /// Waits until clients have sent more than `bytes` in all.
@@ -99,7 +113,7 @@ async fn serve(
     listener: TcpListener,
     target: String,
     mode: watch::Receiver<Mode>,
-    requests: Arc<AtomicU64>,
+    counts: Arc<Counts>,
 ) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
@@ -107,10 +121,10 @@ async fn serve(
         if *mode.borrow() == Mode::Cut {
             continue;
         }
-        let (target, mode, requests) = (target.clone(), mode.clone(), requests.clone());
+        let (target, mode, counts) = (target.clone(), mode.clone(), counts.clone());
         connections.spawn(async move {
             // A connection that fails is closed; that is all its ends need to know.
-            let _ = connection(client, &target, mode, &requests).await;
+            let _ = connection(client, &target, mode, &counts).await;
         });
     }
 }
@@ -119,7 +133,7 @@ async fn connection(
     client: TcpStream,
     target: &str,
     mode: watch::Receiver<Mode>,
-    requests: &AtomicU64,
+    counts: &Counts,
 ) -> Result<()> {
     let server = TcpStream::connect(target)
         .await
@@ -130,8 +144,8 @@ async fn connection(
     let (from_server, to_server) = server.into_split();
     // Which of the two ends first does not matter: each ends only when the connection must.
     tokio::select! {
-        end = flow(from_client, to_server, mode.clone(), Mode::DropRequests, Some(requests)) => end,
-        end = flow(from_server, to_client, mode, Mode::SwallowAnswers, None) => end,
+        end = flow(from_client, to_server, mode.clone(), Mode::DropRequests, counts) => end,
+        end = flow(from_server, to_client, mode, Mode::SwallowAnswers, counts) => end,
     }
 }
 
@@ -141,7 +155,7 @@ async fn flow(
     mut to: impl AsyncWrite + Unpin,
     mut mode: watch::Receiver<Mode>,
     losing: Mode,
-    count: Option<&AtomicU64>,
+    counts: &Counts,
 ) -> Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut lost = false;
@@ -159,11 +173,12 @@ async fn flow(
         let losing_now = *mode.borrow() == losing;
         match length {
             Ok(length) if length > 0 => {
-                if let Some(count) = count {
-                    count.fetch_add(length as u64, Ordering::SeqCst);
+                if losing == Mode::DropRequests {
+                    counts.requests.fetch_add(length as u64, Ordering::SeqCst);
                 }
                 if losing_now {
                     lost = true;
+                    counts.lost.fetch_add(length as u64, Ordering::SeqCst);
                 } else {
                     to.write_all(&buffer[..length]).await?;
                 }
@@ -230,7 +245,15 @@ mod tests {
         proxy.set(Mode::SwallowAnswers);
         client.write_all(b"two").await?;
         timeout(SOON, seen.wait_for(|sum| *sum == 6)).await??;
-        proxy.request_bytes_above(5, SOON).await?;
+        until("the answer is swallowed", SOON, async || {
+            ensure!(
+                proxy.lost_bytes() == 3,
+                "{} bytes were lost",
+                proxy.lost_bytes()
+            );
+            Ok(())
+        })
+        .await?;
 
         proxy.set(Mode::Pass);
         let mut rest = Vec::new();

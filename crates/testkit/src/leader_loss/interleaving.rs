@@ -60,13 +60,24 @@ impl Interleaving {
         retried: Retried::Follower,
     };
 
-    /// Every interleaving once, [`Self::MAIN`] first and the others in random order.
+    /// Every interleaving once: [`Self::MAIN`] first, the others in random order, but so that every
+    /// other one kills the leader for as long as there are such.
     pub fn shuffled(random: &mut StdRng) -> Vec<Self> {
         let mut others = Self::all();
         others.retain(|other| *other != Self::MAIN);
         others.shuffle(random);
-        others.insert(0, Self::MAIN);
-        others
+        let kills = |one: &Self| one.killed == Killed::Leader;
+        let (lethal, harmless): (Vec<_>, Vec<_>) = others.into_iter().partition(kills);
+        let (mut lethal, mut harmless) = (lethal.into_iter(), harmless.into_iter());
+        let mut order = vec![Self::MAIN];
+        loop {
+            let before = order.len();
+            order.extend(harmless.next());
+            order.extend(lethal.next());
+            if order.len() == before {
+                return order;
+            }
+        }
     }
 
     fn all() -> Vec<Self> {
@@ -190,6 +201,9 @@ mod tests {
         assert_ne!(order(7), order(8));
         assert_eq!(order(7).len(), Interleaving::all().len());
         assert_eq!(order(7)[0], Interleaving::MAIN);
+        let first = order(7).into_iter().take(20);
+        let lethal = first.filter(|one| one.killed == Killed::Leader).count();
+        assert_eq!(lethal, 10);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use openraft::metrics::RaftMetrics;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::membership::Membership;
 use crate::raft::{Raft, TypeConfig};
 use crate::status::{Role, Status};
 
@@ -40,9 +41,17 @@ impl Heard {
 }
 
 /// Translates openraft's metrics as they change and as time passes, until the replica is gone.
-pub(crate) fn follow(raft: &Raft, patience: Duration, heard: Heard) -> watch::Receiver<Status> {
+///
+/// `membership` is what the stores hold: the metrics know none until openraft has begun to work.
+pub(crate) fn follow(
+    raft: &Raft,
+    membership: Membership,
+    patience: Duration,
+    heard: Heard,
+) -> watch::Receiver<Status> {
     let mut metrics = raft.metrics();
     let mut leadership = Leadership {
+        membership,
         patience,
         heard,
         since: None,
@@ -71,6 +80,7 @@ pub(crate) fn follow(raft: &Raft, patience: Duration, heard: Heard) -> watch::Re
 }
 
 struct Leadership {
+    membership: Membership,
     patience: Duration,
     heard: Heard,
     /// Since when this member leads.
@@ -80,6 +90,9 @@ struct Leadership {
 impl Leadership {
     fn status(&mut self, metrics: &RaftMetrics<TypeConfig>) -> Status {
         let mut status = Status::of(metrics);
+        if status.membership.members.is_empty() {
+            status.membership = self.membership.clone();
+        }
         if status.role != Role::Leader {
             self.since = None;
             if self.heard.silence() > self.patience {

@@ -58,10 +58,16 @@ impl Replica {
                         "{name} is a learner and cannot lead"
                     )));
                 }
+                if member.id != self.options.member && !self.hears(member.id).await {
+                    // openraft takes no commands from the moment it hands over.
+                    return Err(ManageError::Impossible(format!(
+                        "{name} cannot be reached and cannot lead"
+                    )));
+                }
                 member.clone()
             }
-            None => self.best_follower(&status).ok_or_else(|| {
-                ManageError::Impossible("there is no other voter that could lead".to_owned())
+            None => self.best_follower(&status).await.ok_or_else(|| {
+                ManageError::Impossible("no other voter can be reached that could lead".to_owned())
             })?,
         };
         if target.id == self.options.member {
@@ -89,20 +95,43 @@ impl Replica {
             .unwrap_or(late)
     }
 
-    /// The other voter that has most of this leader's log.
-    fn best_follower(&self, status: &Status) -> Option<Member> {
+    /// As a leader: has another member answered lately? A leader that is new waits for the first
+    /// answer.
+    async fn hears(&self, id: MemberId) -> bool {
+        let patience = self.options.patience();
+        let mut metrics = self.raft.metrics();
+        let answered = async {
+            loop {
+                let heard = {
+                    let metrics = metrics.borrow_watched();
+                    let all = metrics.heartbeat.as_ref();
+                    all.and_then(|all| all.get(&id.0).cloned().flatten())
+                };
+                match heard {
+                    Some(heard) => return heard.elapsed() < patience,
+                    None if metrics.changed().await.is_err() => return false,
+                    None => {}
+                }
+            }
+        };
+        tokio::time::timeout(patience, answered)
+            .await
+            .unwrap_or(false)
+    }
+
+    /// The other voter that has most of this leader's log, of those that can be reached.
+    async fn best_follower(&self, status: &Status) -> Option<Member> {
+        let others = status.membership.voters.iter();
+        let others = others.filter(|&&id| id != self.options.member);
+        let reached = others.map(async |&id| self.hears(id).await.then_some(id));
+        let reached = futures::future::join_all(reached).await;
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.as_ref();
         let matching = |id: MemberId| replication.and_then(|all| all.get(&id.0).cloned().flatten());
-        let heard = |id: MemberId| {
-            let heard = metrics.heartbeat.as_ref()?.get(&id.0)?.as_ref()?;
-            Some(heard.elapsed() < self.options.patience())
-        };
-        let voters = status.membership.voters.iter();
-        let others = voters.filter(|&&id| id != self.options.member);
-        let best = others.max_by_key(|&&id| (heard(id), matching(id).map(|id| id.index)))?;
-        status.membership.members.get(best).cloned()
+        let reached = reached.into_iter().flatten();
+        let best = reached.max_by_key(|&id| matching(id).map(|id| id.index))?;
+        status.membership.members.get(&best).cloned()
     }
 
     /// Takes a snapshot and waits until it is on disk. Gives the last index that it covers.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use openraft::errors::ClientWriteError;
 use openraft::impls::OneshotResponder;
 use openraft::raft::ClientWriteResult;
-use tally_model::{Answer, MemberId, Request};
+use tally_model::{Answer, MemberId, Outcome, Refusal, Request};
 use tally_proto::storage;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -57,6 +57,15 @@ pub(crate) enum Attempt {
     Halted(String),
 }
 
+/// True for refusals that apply gives without looking for, or keeping, the tag's outcome: an earlier
+/// attempt may have been applied, or may be yet.
+fn forgets(answer: &Answer) -> bool {
+    matches!(
+        answer.outcome,
+        Outcome::Refused(Refusal::SessionExpired { .. } | Refusal::TooManyUnacknowledged { .. })
+    )
+}
+
 impl Replica {
     /// Proposes a command and waits for what apply decided, until `deadline`.
     ///
@@ -80,6 +89,10 @@ impl Replica {
         let mut maybe_appended = false;
         let refusal = loop {
             let attempt = match self.attempt(&request, deadline).await {
+                // Apply does not remember what became of an earlier attempt.
+                Ok(answer) if maybe_appended && forgets(&answer) => {
+                    return Err(ProposeError::Unknown);
+                }
                 Ok(answer) => return Ok(answer),
                 Err(attempt) => attempt,
             };

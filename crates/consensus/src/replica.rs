@@ -17,7 +17,7 @@ use crate::forward::Forwarder;
 use crate::hashes;
 use crate::leadership::{self, Heard};
 use crate::link::PeerLink;
-use crate::membership::Member;
+use crate::membership::{Member, Membership};
 use crate::propose::{NotAccepted, ProposeError};
 use crate::raft::{self, LogStorage, Network, Node, Raft, StateMachine};
 use crate::read::Rounds;
@@ -26,7 +26,7 @@ use crate::status::{AppliedMark, Counters, Counts, HashMismatch, Role, Status};
 /// Entries in one replication message.
 const APPEND_ENTRIES_MAX: u64 = 256;
 
-/// A snapshot that is sent for longer is sent again.
+/// A snapshot that is sent for longer is given up, and sent again.
 const SNAPSHOT_SENT_MS_MAX: u64 = 10 * 60 * 1_000;
 
 /// How long a member that is shutting down waits for another one to take over.
@@ -87,6 +87,10 @@ impl ReplicaOptions {
             max_in_snapshot_log_to_keep: self.keep_entries,
             install_snapshot_timeout: SNAPSHOT_SENT_MS_MAX,
             enable_pre_vote: Some(true),
+            // A leader that comes back must not go on in its old term: it sends entries before they are
+            // on its own disk, so it may have lost some that the others have, and would give their
+            // indices to other entries in the same term, which nobody could tell apart.
+            enable_leader_restore: Some(false),
             // A leader that can send but not hear must not keep the others from electing one.
             quorum_loss_probe_interval: Some(2 * self.election_ms.end()),
             ..Config::default()
@@ -165,17 +169,22 @@ impl Replica {
             member: options.member,
             transport: deps.transport.clone(),
             snapshot_chunk_bytes: options.snapshot_chunk_bytes,
+            state: stores.state.clone(),
         };
         let log = LogStorage::new(stores.log.clone());
         let start = Raft::new(options.member.0, Arc::new(config), network, log, machine);
         let raft = raft::with_seed(deps.entropy.next_u64(), start)
             .await
             .map_err(|fatal| StartError::Storage(fatal.to_string()))?;
+        let membership = raft
+            .with_raft_state(|state| Membership::of(state.membership_state.effective()))
+            .await
+            .map_err(|fatal| StartError::Storage(fatal.to_string()))?;
         let (mismatches, _) = watch::channel(Vec::new());
         let heard = Heard::default();
         // The tasks hold the replica weakly, or it would never go away.
         let inner = Arc::new_cyclic(|weak: &Weak<Inner>| Inner {
-            status: leadership::follow(&raft, options.patience(), heard.clone()),
+            status: leadership::follow(&raft, membership, options.patience(), heard.clone()),
             heard,
             inflight: Semaphore::new(options.inflight_max),
             forwarder: Forwarder::default(),

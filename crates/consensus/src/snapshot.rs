@@ -20,11 +20,13 @@ fn frame(kind: Kind) -> SnapshotFrame {
     SnapshotFrame { kind: Some(kind) }
 }
 
-/// A snapshot as frames. A file that cannot be read ends them early, which the receiver notices.
+/// A snapshot as frames. A file that is not what it was ends them early, which the receiver notices,
+/// and fails the store that it belongs to: the disk cannot be trusted.
 pub(crate) fn frames(
     vote: storage::Vote,
     snapshot: Snapshot,
     chunk_bytes_max: usize,
+    state: StateStore,
 ) -> BoxStream<'static, SnapshotFrame> {
     let (send, frames) = mpsc::channel(FRAMES_WAITING_MAX);
     tokio::task::spawn_blocking(move || {
@@ -42,7 +44,7 @@ pub(crate) fn frames(
                     digest: digest.to_vec(),
                 }),
                 Err(error) => {
-                    tracing::error!(?snapshot, %error, "a snapshot cannot be sent");
+                    state.fail(format!("{snapshot:?} cannot be sent: {error}"));
                     return;
                 }
             };
@@ -80,7 +82,8 @@ pub(crate) async fn receive(
     };
     let receiver = state.receive(meta).map_err(refused)?;
     let (send, pieces) = mpsc::channel(FRAMES_WAITING_MAX);
-    let writing = tokio::task::spawn_blocking(move || write(receiver, pieces));
+    let store = state.clone();
+    let writing = tokio::task::spawn_blocking(move || write(&store, receiver, pieces));
     while let Some(frame) = frames.next().await {
         let Some(kind) = frame?.kind else {
             return Err(refused("a frame without content"));
@@ -95,13 +98,19 @@ pub(crate) async fn receive(
     Ok((vote, snapshot))
 }
 
-fn write(mut receiver: SnapshotReceiver, mut pieces: mpsc::Receiver<Kind>) -> io::Result<Snapshot> {
+fn write(
+    state: &StateStore,
+    mut receiver: SnapshotReceiver,
+    mut pieces: mpsc::Receiver<Kind>,
+) -> io::Result<Snapshot> {
     let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
     while let Some(kind) = pieces.blocking_recv() {
         match kind {
             Kind::Header(_) => return Err(invalid("a second header")),
-            Kind::Chunk(chunk) => receiver.write(&chunk.file, chunk.offset, &chunk.data)?,
-            Kind::End(end) => return receiver.finish(&end.digest),
+            Kind::Chunk(chunk) => {
+                state.receive_chunk(&mut receiver, &chunk.file, chunk.offset, &chunk.data)?;
+            }
+            Kind::End(end) => return state.receive_end(receiver, &end.digest),
         }
     }
     Err(invalid("the snapshot ended before its digest"))

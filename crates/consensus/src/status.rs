@@ -89,17 +89,17 @@ pub struct HashMismatch {
 /// What a replica has done since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Commands that this member took from clients.
+    /// Commands that clients sent to this member, turned away or not.
     pub proposals: u64,
     /// Commands that this member passed on to a leader.
     pub forwarded: u64,
-    /// Commands that were sent again because leadership moved or a link broke.
+    /// Attempts made again: no leader yet, leadership moved, or a link broke.
     pub retried: u64,
     /// Commands that were turned away because too many were under way.
     pub overloaded: u64,
     /// Linearizable reads.
     pub reads: u64,
-    /// Rounds that found the index for them.
+    /// Rounds that were to find the index for them.
     pub read_rounds: u64,
 }
 

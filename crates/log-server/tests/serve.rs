@@ -198,6 +198,7 @@ async fn a_newer_incarnation_fences_it() {
     let reason = timeout(WITHIN, running.failed()).await.unwrap();
     assert!(reason.contains("incarnation 2"), "{reason}");
     assert_eq!(code_of(&user.append(b"never").await.unwrap_err()), "T-008");
+    running.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -211,6 +212,7 @@ async fn a_second_process_on_the_same_directory_does_not_fence_the_first() {
     assert!(error.to_string().contains("records"), "{error}");
     assert_eq!(fake.node("ls1").unwrap().incarnation.0, 1);
     User::of(&running).await.append(b"one").await.unwrap();
+    running.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -247,4 +249,5 @@ async fn a_record_over_the_bound_is_refused() {
         user.append(&vec![1; 2 << 20]).await.unwrap_err().code(),
         Code::OutOfRange
     );
+    running.shutdown().await;
 }

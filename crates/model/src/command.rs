@@ -19,7 +19,8 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tagged {
     pub tag: Tag,
-    /// The marker under which the session was opened. Session ids can be guessed; this cannot.
+    /// The marker under which the session was opened: keeps one requester from using another's session
+    /// by accident. It is no secret; every reader of a node sees the node's marker.
     pub marker: Marker,
     /// Every request with a smaller sequence is answered and may be forgotten. At least 1.
     pub acknowledged: Sequence,
@@ -41,12 +42,14 @@ pub enum Command {
     SetStorageState(SetStorageState),
 }
 
+/// What a cluster begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     pub cluster: ClusterId,
     pub settings: Settings,
 }
 
+/// Begins a requester's numbered requests, under its marker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenSession {
     pub marker: Marker,
@@ -81,6 +84,7 @@ pub struct ActivateNode {
     pub attempt: u32,
 }
 
+/// Moves a node from its storage state to another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetStorageState {
     pub node: NodeId,

@@ -75,7 +75,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     entry(
         codes::NOT_READY,
         "member not ready",
-        "The member is starting, is not part of a cluster yet, or knows no leader. `/readyz` on its HTTP port tells which. Send the request to another member.",
+        "The member is starting or is not part of a cluster yet. `/readyz` on its HTTP port tells which. Send the request to another member.",
     ),
     entry(
         codes::TOO_LARGE,
@@ -94,8 +94,8 @@ pub const EXPLANATIONS: &[Explanation] = &[
     ),
     entry(
         codes::TRANSFER_FAILED,
-        "leader transfer failed",
-        "Leadership did not move: the target is unknown, does not vote, lags behind, or did not answer in time. `tally cluster status` shows how far each member is.",
+        "the cluster was not changed",
+        "Leadership did not move, no snapshot was taken, or no member replaced: the target is unknown, does not vote, lags behind, or did not answer in time. `tally cluster status` shows how far each member is.",
     ),
     entry(
         codes::EMPTY_DIRECTORY,
@@ -120,7 +120,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     entry(
         codes::INVALID_CONFIG,
         "invalid configuration",
-        "A key or a value in the flags, the environment or the configuration file is wrong. The message names the place, what was found and what is allowed.",
+        "A key or a value in the flags, the environment or the configuration file is wrong, or names a directory that cannot be used. The message names the place, what was found and what is allowed.",
     ),
     entry(
         codes::UNSAFE_NOT_ACKNOWLEDGED,
@@ -130,7 +130,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     entry(
         codes::READ_TIMED_OUT,
         "read timed out",
-        "A linearizable read could not be confirmed by a majority in time. Nothing changed. Send it again, or ask for a stale read by name if an old answer will do.",
+        "The member that was asked has not applied in time what the read must see. Nothing changed. Ask another member, or for a stale read by name if an old answer will do.",
     ),
     entry(
         codes::DAMAGED,

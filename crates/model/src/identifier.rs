@@ -177,7 +177,7 @@ impl fmt::Display for Incarnation {
 }
 
 /// The store's one counter: 1 when empty, up by one for each command that changed a node, a claim
-/// or the settings. Sessions do not count.
+/// or a key. Neither sessions nor the founding count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
 

@@ -1,4 +1,5 @@
-//! What apply decided. A refusal is an outcome like any other: replicated, stored and replayed.
+//! What apply decided. A refusal is an outcome like any other: replicated, stored and replayed; only
+//! those that are about the session itself (T-102, T-103, T-201 to T-205) are not kept.
 
 use crate::identifier::{Incarnation, NodeId, Revision, SessionId};
 use crate::refusal::Refusal;
@@ -23,7 +24,7 @@ pub enum Outcome {
     Applied { revision: Revision, effect: Effect },
     /// It had taken effect before, at `since`; nothing changed now.
     Replayed { since: Revision, effect: Effect },
-    /// It did not take effect and will not under this tag.
+    /// It did not take effect, and will not under this tag unless the refusal says to send it again.
     Refused(Refusal),
 }
 

@@ -15,6 +15,7 @@ use tally_model::{ClusterId, MemberId};
 use tally_proto::convert::bytes_16;
 use tally_proto::fault::Fault;
 use tally_proto::peer::{IdentifyResponse, JoinRequest};
+use tally_storage::JoinError;
 
 use crate::member::{Member, cluster_bytes};
 use crate::peer::stranger;
@@ -213,7 +214,13 @@ pub(crate) async fn join(member: &Arc<Member>, cluster: ClusterId) -> Result<(),
     };
     match bound {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => return Err(Fault::new(error.code(), error.to_string())),
+        Ok(Err(error)) => {
+            if matches!(error, JoinError::Io(_)) {
+                // A failed fsync that is tried again reports success for pages that are lost.
+                member.broken.send_replace(Some(error.to_string()));
+            }
+            return Err(Fault::new(error.code(), error.to_string()));
+        }
         Err(error) => return Err(Fault::new(codes::HALTED, error.to_string())),
     }
     let started = member.start_replica().await;

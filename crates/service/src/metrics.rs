@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use tally_consensus::Replica;
 use tonic::Status;
 
 use crate::member::Member;
@@ -20,7 +21,7 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     method: &'static str,
-    /// `OK`, or the gRPC code.
+    /// `Ok`, or the gRPC code as in `Unavailable`.
     code: String,
 }
 
@@ -84,11 +85,11 @@ fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
 pub(crate) fn render(member: &Member) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("tally");
     let registry = &mut registry;
-    let requests = member.metrics.requests.clone();
+    let answered = member.metrics.requests.clone();
     registry.register(
         "requests",
         "Requests of clients, by method and gRPC code",
-        requests,
+        answered,
     );
     let seconds = member.metrics.seconds.clone();
     registry.register("request_seconds", "Time to an answer, seconds", seconds);
@@ -156,14 +157,19 @@ fn raft(registry: &mut Registry, member: &Member) {
     gauge(
         registry,
         "state_hash_mismatches",
-        "Other members whose state differed: any is an alarm",
+        "Times that another member was in another state after the same entry: any is an alarm",
         mismatches as u64,
     );
+    requests(registry, &replica);
+}
+
+/// What became of the commands and reads of this member's clients.
+fn requests(registry: &mut Registry, replica: &Replica) {
     let counts = replica.counters();
     counter(
         registry,
         "proposals",
-        "Commands taken from clients",
+        "Commands of clients, turned away or not",
         counts.proposals,
     );
     counter(
@@ -175,7 +181,7 @@ fn raft(registry: &mut Registry, member: &Member) {
     counter(
         registry,
         "proposals_retried",
-        "Commands sent again because leadership moved or a link broke",
+        "Attempts made again: no leader yet, leadership moved, or a link broke",
         counts.retried,
     );
     counter(
@@ -193,7 +199,7 @@ fn raft(registry: &mut Registry, member: &Member) {
     counter(
         registry,
         "read_rounds",
-        "Rounds that served them",
+        "Rounds that were to serve them",
         counts.read_rounds,
     );
 }

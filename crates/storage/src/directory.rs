@@ -51,7 +51,7 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens a directory, and formats it first when it is empty or missing. After an error nothing
+    /// Opens a directory, and formats it first when it is missing or holds nothing of a member's. After an error nothing
     /// was changed in a directory that held something.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
         let io = |source| OpenError::Io {

@@ -14,13 +14,20 @@ pub(crate) fn sync_file(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Creates a directory, if it is missing, and makes its name durable.
+/// Creates a directory and those above it, as far as they are missing, and makes every new name
+/// durable, and that of the directory itself in any case: an earlier attempt may have stopped halfway.
 pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
-        _ => Ok(()),
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent.filter(|parent| !parent.exists()) {
+        create_directory(parent)?;
     }
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        created => created?,
+    }
+    sync_directory(parent.unwrap_or(Path::new(".")))
 }
 
 /// Replaces a file as a whole: after a crash it has either its old content or the new one.

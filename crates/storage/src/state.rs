@@ -287,7 +287,32 @@ impl StateStore {
     /// Begins to receive a snapshot from another member. Refuses metadata out of bounds.
     pub fn receive(&self, meta: SnapshotMeta) -> io::Result<SnapshotReceiver> {
         self.shared.failure.check()?;
-        self.shared.shelf.clone().receive(meta)
+        let receiver = self.shared.shelf.clone().receive(meta);
+        receiver.map_err(|error| self.disk_failed(error))
+    }
+
+    /// Takes the next bytes of a snapshot that is being received. Refuses what was not announced.
+    pub fn receive_chunk(
+        &self,
+        receiver: &mut SnapshotReceiver,
+        file: &str,
+        offset: u64,
+        data: &[u8],
+    ) -> io::Result<()> {
+        let written = receiver.write(file, offset, data);
+        written.map_err(|error| self.disk_failed(error))
+    }
+
+    /// Ends a snapshot that was received. Refuses one that is not what was announced.
+    pub fn receive_end(&self, receiver: SnapshotReceiver, digest: &[u8]) -> io::Result<Snapshot> {
+        let received = receiver.finish(digest);
+        received.map_err(|error| self.disk_failed(error))
+    }
+
+    /// Fails the state for good: something that it gave out turned out not to be what was written.
+    pub fn fail(&self, what: String) {
+        // The error is for callers that have one to give.
+        let _ = self.shared.failure.fail(what);
     }
 
     /// Replaces the state by a snapshot, which becomes the current one. Until it is whole on disk
@@ -340,7 +365,7 @@ impl StateStore {
     /// A refusal of what was received stays one; anything else is the disk's, and final.
     fn disk_failed(&self, error: io::Error) -> io::Error {
         match error.kind() {
-            io::ErrorKind::InvalidData => error,
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => error,
             _ => self
                 .shared
                 .failure

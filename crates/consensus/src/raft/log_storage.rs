@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tally_storage::LogStore;
@@ -11,8 +12,8 @@ use tokio::sync::oneshot;
 
 use super::{Entry, LogId, TypeConfig, Vote, convert};
 
-/// Bytes that one read takes from the disk at most; openraft bounds the number of entries.
-const READ_BYTES_MAX: usize = 8 << 20;
+/// Bytes that one read takes from the disk at most.
+const READ_BYTES_MAX: usize = 1 << 20;
 
 /// See the module. Clones are handles to the same log.
 #[derive(Clone)]
@@ -25,20 +26,31 @@ impl LogStorage {
         Self { log }
     }
 
-    fn read(&self, mut range: Range<u64>) -> io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        while range.start < range.end {
-            let read = self.log.read(range.clone(), READ_BYTES_MAX)?;
-            let Some(last) = read.last().and_then(|entry| entry.id) else {
-                break;
-            };
-            range.start = last.index + 1;
-            for message in read {
-                entries.push(convert::entry(message).map_err(io::Error::other)?);
-            }
-        }
-        Ok(entries)
+    /// The first entries of a range, at least one if there is any, and what is left of the range.
+    fn read(&self, range: Range<u64>) -> io::Result<(Vec<Entry>, Range<u64>)> {
+        let read = self.log.read(range.clone(), READ_BYTES_MAX)?;
+        let last = read.last().and_then(|entry| entry.id);
+        let left = last.map_or(range.end, |last| last.index + 1)..range.end;
+        let entries = read.into_iter().map(convert::entry);
+        let entries = entries
+            .collect::<Result<_, _>>()
+            .map_err(io::Error::other)?;
+        Ok((entries, left))
     }
+}
+
+fn bounds(range: &impl RangeBounds<u64>) -> Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(&start) => start,
+        Bound::Excluded(&start) => start + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&end) => end + 1,
+        Bound::Excluded(&end) => end,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end
 }
 
 /// Runs an operation of the writer thread and waits until it is on disk.
@@ -59,17 +71,32 @@ impl RaftLogReader<TypeConfig> for LogStorage {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
-        let start = match range.start_bound() {
-            Bound::Included(&start) => start,
-            Bound::Excluded(&start) => start + 1,
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(&end) => end + 1,
-            Bound::Excluded(&end) => end,
-            Bound::Unbounded => u64::MAX,
-        };
-        self.read(start..end)
+        let mut range = bounds(&range);
+        let mut entries = Vec::new();
+        while !range.is_empty() {
+            let (read, left) = self.read(range)?;
+            entries.extend(read);
+            range = left;
+        }
+        Ok(entries)
+    }
+
+    /// What apply reads: a member that is far behind must not have all of it in memory at once.
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let chunks = stream::try_unfold(bounds(&range), |range| async {
+            if range.is_empty() {
+                return Ok(None);
+            }
+            let (entries, left) = self.read(range)?;
+            Ok::<_, io::Error>(Some((stream::iter(entries.into_iter().map(Ok)), left)))
+        });
+        chunks.try_flatten().boxed()
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

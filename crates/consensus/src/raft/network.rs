@@ -24,7 +24,7 @@ use openraft::raft::{
 use openraft::type_config::alias;
 use tally_model::MemberId;
 use tally_proto::peer;
-use tally_storage::Snapshot;
+use tally_storage::{Snapshot, StateStore};
 
 use super::convert::{self, Incomplete};
 use super::{Node, TypeConfig, Vote};
@@ -41,6 +41,8 @@ pub(crate) struct Network {
     pub(crate) member: MemberId,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) snapshot_chunk_bytes: usize,
+    /// Whose snapshots are sent.
+    pub(crate) state: StateStore,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -52,6 +54,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             target,
             link: self.transport.link(&node.member(MemberId(target))),
             snapshot_chunk_bytes: self.snapshot_chunk_bytes,
+            state: self.state.clone(),
         }
     }
 }
@@ -62,6 +65,7 @@ pub(crate) struct NetworkLink {
     target: u64,
     link: Arc<dyn PeerLink>,
     snapshot_chunk_bytes: usize,
+    state: StateStore,
 }
 
 fn rpc_error(error: LinkError) -> RpcError {
@@ -188,13 +192,23 @@ impl NetSnapshot<TypeConfig> for NetworkLink {
         vote: Vote,
         snapshot: alias::SnapshotOf<TypeConfig, Snapshot>,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        _option: RPCOption,
+        option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let vote = convert::vote_message(&vote);
-        let frames = snapshot::frames(vote, snapshot.snapshot, self.snapshot_chunk_bytes);
+        let chunk = self.snapshot_chunk_bytes;
+        let frames = snapshot::frames(vote, snapshot.snapshot, chunk, self.state.clone());
+        let timeout = option.hard_ttl();
         let sent = tokio::select! {
-            sent = self.link.install_snapshot(frames) => sent,
+            sent = tokio::time::timeout(timeout, self.link.install_snapshot(frames)) => sent,
             closed = cancel => return Err(closed.into()),
+        };
+        let Ok(sent) = sent else {
+            return Err(StreamingError::Timeout(Timeout {
+                action: RPCTypes::InstallSnapshot,
+                id: self.member.0,
+                target: self.target,
+                timeout,
+            }));
         };
         let answer = sent.map_err(|error| match error {
             LinkError::Unreachable(_) | LinkError::Refused(_) => {

@@ -12,6 +12,9 @@ use tokio::sync::watch;
 use super::{LogId, StoredMembership, TypeConfig, convert};
 use crate::status::AppliedMark;
 
+/// Entries that are applied before readers are told.
+const UNTOLD_MAX: usize = 256;
+
 type Meta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
 type SnapshotOf = openraft::type_config::alias::SnapshotOf<TypeConfig, Snapshot>;
 
@@ -93,7 +96,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
-        // Readers are told once for all of these; proposers one by one, or they would wait for ever.
+        // Readers are told once for many; proposers one by one, or they would wait for ever.
+        let mut untold = 0;
         while let Some((entry, responder)) = entries.try_next().await? {
             let expects_answer = matches!(entry.payload, EntryPayload::Normal(_));
             let answer = self.state.apply(&convert::entry_message(entry))?;
@@ -104,6 +108,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             );
             if let Some(responder) = responder {
                 responder.send(answer);
+            }
+            untold += 1;
+            if untold == UNTOLD_MAX {
+                untold = 0;
+                self.publish();
             }
         }
         self.publish();

@@ -332,3 +332,18 @@ async fn a_restarted_replica_goes_on_where_it_was() {
         .unwrap();
     assert_eq!(node.storage_state, StorageState::Disabled);
 }
+
+/// A leader sends entries before they are on its own disk. One that is killed may have lost some that
+/// the others have; going on in its old term it would give their indices to other entries.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_leader_does_not_go_on_in_its_old_term() {
+    let mut cluster = Cluster::founded(3).await;
+    for _ in 0..3 {
+        let leader = cluster.leader().await;
+        let term = cluster.replica(leader).status().term;
+        cluster.restart(leader).await;
+        let next = cluster.leader().await;
+        let now = cluster.replica(next).status().term;
+        assert!(now > term, "term {now} after {term}");
+    }
+}

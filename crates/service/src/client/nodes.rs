@@ -19,8 +19,8 @@ use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
 use super::watch;
-use crate::fault;
 use crate::member::Member;
+use crate::{deadline, fault};
 
 /// Rows in one answer.
 const PAGE_MAX: usize = 1_000;
@@ -233,13 +233,15 @@ impl Nodes for NodesAnswers {
                 "this member serves {allowed} watches already, which is its limit"
             )));
         };
+        let deadline = deadline::of(request.metadata());
         let ask = request.into_inner();
         let stream = watch::start(
             self.member.clone(),
             of_node(ask.node),
             ask.from_revision,
+            deadline,
             permit,
         );
-        stream.map(Response::new)
+        stream.await.map(Response::new)
     }
 }

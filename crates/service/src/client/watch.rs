@@ -2,11 +2,13 @@
 //! a slow client costs a cursor and not a queue.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tally_consensus::{AppliedMark, Replica};
+use tally_consensus::{AppliedMark, Consistency, Replica};
 use tally_model::{NodeId, Revision, View};
+use tally_proto::fault::Fault;
 use tally_proto::v1::watch_response::Kind;
 use tally_proto::v1::{WatchEvent, WatchResponse, WatchStarted};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
@@ -22,18 +24,27 @@ const READ_MAX: usize = 256;
 /// Messages between the reader and the network.
 const MESSAGES_WAITING_MAX: usize = 16;
 
+/// How often a watch looks whether its member still belongs to the cluster.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
 type Message = Result<WatchResponse, Status>;
 
-/// Begins a watch. It ends with its client or with the server.
-pub(super) fn start(
+/// Begins a watch, from a state that is as fresh as any answer. It ends with its client, with the
+/// server, and when this member loses its cluster: a watch that is silent must mean that nothing
+/// happens.
+pub(super) async fn start(
     member: Arc<Member>,
     node: Option<NodeId>,
     from: u64,
+    deadline: Instant,
     permit: OwnedSemaphorePermit,
 ) -> Result<BoxStream<'static, Message>, Status> {
     let replica = member.serving()?;
+    let reader = replica.read(Consistency::Linearizable, deadline).await;
+    let leader = || replica.status().leader_address();
+    let reader = reader.map_err(|error| fault::read(&error, leader()))?;
     let applied = replica.watch_applied();
-    let seen = member.stores.state.with_view(|view| {
+    let seen = reader.with_view(|view| {
         let watched = node.and_then(|id| view.node(id));
         (view.revision(), watched)
     });
@@ -47,21 +58,32 @@ pub(super) fn start(
         from => Revision(from - 1),
     };
     let (send, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
-    let ending = member.ending.clone();
     let follow = async move {
         let _permit = permit;
         if send.send(message(Kind::Started(started))).await.is_err() {
             return;
         }
-        follow(&replica, applied, node, after, &send).await;
-    };
-    tokio::spawn(async move {
         tokio::select! {
-            () = follow => {}
-            () = ending.cancelled() => {}
+            () = follow(&replica, applied, node, after, &send) => {}
+            fault = lost(&member) => {
+                // The client may be gone as well.
+                let _ = send.send(Err(fault::not_ready(fault))).await;
+            }
+            () = member.ending.cancelled() => {}
         }
-    });
+    };
+    tokio::spawn(follow);
     Ok(ReceiverStream::new(messages).boxed())
+}
+
+/// Resolves when this member knows no leader, or does not belong to the cluster any more.
+async fn lost(member: &Member) -> Fault {
+    loop {
+        if let Some(fault) = member.not_ready() {
+            return fault;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 fn message(kind: Kind) -> Message {

@@ -28,7 +28,8 @@ pub(crate) struct Shelf {
 
 impl Shelf {
     /// Opens the directory. The newest whole snapshot that does not go beyond `applied` is the
-    /// current one (one that does was received and never installed); everything else goes.
+    /// current one (one that does was received and never installed); older and unfinished ones go. A
+    /// damaged one refuses the start.
     pub(crate) fn open(
         directory: &Path,
         name: &str,

@@ -1,5 +1,5 @@
 //! `claim/<node>/<marker>`: who asked for a node without showing its marker. Written by refused
-//! register and activate; lives for ever, in bounded number for each node.
+//! register, activate and set-state; lives for ever, in bounded number for each node.
 //!
 //! layout: [TAG][node id, u32 big-endian][0] for a claimant without a marker, or [TAG][node id][1]
 //! [bits, u128 big-endian][time of making, u64 big-endian] -> tally.storage.v1.Claim

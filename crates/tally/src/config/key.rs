@@ -155,7 +155,7 @@ pub(super) const KEYS: &[Key] = &[
         "streams-max",
         Kind::Number,
         "COUNT",
-        "Watches and connections' streams; more are refused",
+        "Watches, of which more are refused, and requests under way on one connection",
     ),
     key(
         "log-level",

@@ -4,11 +4,15 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: &[&str] = &[
+/// What clients of a member may ask for.
+const PUBLIC: &[&str] = &[
     "tally/v1/types.proto",
     "tally/v1/sessions.proto",
     "tally/v1/nodes.proto",
     "tally/v1/cluster.proto",
+];
+
+const INTERNAL: &[&str] = &[
     "tally/storage/v1/command.proto",
     "tally/storage/v1/log.proto",
     "tally/storage/v1/state.proto",
@@ -19,9 +23,10 @@ const FILES: &[&str] = &[
 fn main() -> anyhow::Result<()> {
     let root = PathBuf::from("../../proto");
     println!("cargo:rerun-if-changed={}", root.display());
-    let descriptors = protox::compile(FILES, [&root])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    let public = protox::compile(PUBLIC, [&root])?;
+    std::fs::write(out.join("descriptors.bin"), public.encode_to_vec())?;
+    let descriptors = protox::compile(PUBLIC.iter().chain(INTERNAL), [&root])?;
     tonic_prost_build::configure()
         .bytes(".tally.peer.v1.SnapshotChunk")
         .compile_fds(descriptors)?;

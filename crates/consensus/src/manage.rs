@@ -179,14 +179,14 @@ impl Replica {
             .id;
         let change = async {
             let learner = self.raft.add_learner(new.id.0, new.into(), true).await;
-            learner.map_err(manage_error)?;
+            learner.map_err(|error| manage_error(error, false))?;
             let mut voters: BTreeSet<u64> =
                 status.membership.voters.iter().map(|id| id.0).collect();
             voters.remove(&old.0);
             voters.insert(new.id.0);
             let change = ChangeMembers::ReplaceAllVoters(voters);
             let changed = self.raft.change_membership(change, false).await;
-            changed.map_err(manage_error)?;
+            changed.map_err(|error| manage_error(error, true))?;
             Ok(old)
         };
         let late = Err(ManageError::Late("the replacement"));
@@ -196,12 +196,19 @@ impl Replica {
     }
 }
 
-fn manage_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> ManageError {
+/// `begun`: an earlier step has been done.
+fn manage_error(
+    error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
+    begun: bool,
+) -> ManageError {
     match error {
         RaftError::Fatal(fatal) => ManageError::Halted(fatal.to_string()),
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) if !begun => {
+            ManageError::NotLeader
+        }
         RaftError::APIError(
             ClientWriteError::ForwardToLeader(_) | ClientWriteError::LogEntryDiscarded(_),
-        ) => ManageError::NotLeader,
+        ) => ManageError::Late("the replacement"),
         RaftError::APIError(ClientWriteError::ChangeMembershipError(
             ChangeMembershipError::InProgress(_),
         )) => ManageError::Impossible("another change of the membership is under way".to_owned()),

@@ -23,6 +23,7 @@ pub mod codes {
     pub const DAMAGED: &str = "T-018";
     pub const NOT_FOUND: &str = "T-019";
     pub const NOT_PERMITTED: &str = "T-020";
+    pub const REMOVED: &str = "T-021";
 }
 
 /// One code's entry.
@@ -85,7 +86,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     entry(
         codes::HALTED,
         "member halted",
-        "The member could not write to its disk, or found data that it cannot trust, and stopped serving. Its log names the file. The other members go on. Mend the disk and start the member again, or replace it: `tally member replace NAME`.",
+        "The process could not write to its disk, or found data that it cannot trust, and stopped serving. Its log names the file. The other members go on. Mend the disk and start it again. A member of the cluster can also be replaced: `tally member replace NAME`. A log server whose data is lost is reported with `tally node set-state NAME data-loss`.",
     ),
     entry(
         codes::WRONG_PEER,
@@ -135,7 +136,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     entry(
         codes::DAMAGED,
         "damaged data",
-        "A file on disk does not hold what was written. The member does not start, because it must not vote on damaged data. The message names the file and the reason. Restore the disk, or empty the directory and run `tally member replace NAME`.",
+        "A file on disk does not hold what was written, so the process does not start: a member must not vote on damaged data, and a log server must not serve it. The message names the file and the reason. Restore the disk. A member of the cluster can also start on an empty directory and be admitted anew: `tally member replace NAME`. A log server's directory must never be emptied for this: its operator runs `tally node set-state NAME data-loss`.",
     ),
     entry(
         codes::NOT_FOUND,
@@ -146,6 +147,11 @@ pub const EXPLANATIONS: &[Explanation] = &[
         codes::NOT_PERMITTED,
         "not permitted in this storage state",
         "A log server refuses what its storage state does not permit: it takes appends in read-write only, and gives out records unless its data is lost or gone. `tally node show NAME` tells the state, `tally node history NAME` who changed it and why.",
+    ),
+    entry(
+        codes::REMOVED,
+        "member removed",
+        "The cluster replaced this member while it was away, and a majority says so. Its data directory is of no further use to the cluster. To bring the name back, start it on an empty data directory and run `tally member replace NAME`.",
     ),
     entry(
         "T-101",
@@ -165,7 +171,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     entry(
         "T-201",
         "session expired",
-        "The session is unknown: it was closed, idle for too long, or made room for others. Nothing was applied. A request that was never sent before may be sent under a new session; for one that was, look at the node's history first.",
+        "The session is unknown: it was closed, idle for too long, or made room for others. Nothing was applied now; whether an earlier attempt was, nobody can tell any more. A request that was never sent before may be sent under a new session; for one that was, look at the node's history first.",
     ),
     entry(
         "T-202",
@@ -175,7 +181,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     entry(
         "T-203",
         "already acknowledged",
-        "The client had said that every request below this sequence is answered, so its outcome is forgotten. Nothing was applied now.",
+        "The client had said that every request below this sequence is answered, so its outcome is forgotten. Nothing was applied now; the earlier attempt may have been. `tally node history NAME` shows what happened.",
     ),
     entry(
         "T-204",

@@ -87,6 +87,12 @@ impl NodeName {
                 "found an empty name, expected at least one character",
             ));
         }
+        if name.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(invalid(
+                "node name",
+                format!("found {name:?}, expected something that cannot be taken for a node's id"),
+            ));
+        }
         Ok(Self(name))
     }
 

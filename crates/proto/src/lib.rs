@@ -44,5 +44,5 @@ pub use tally::storage::v1 as storage;
 /// Public messages and services, `tally.v1`.
 pub use tally::v1;
 
-/// Every file of `proto/` as a serialized `FileDescriptorSet`, for gRPC reflection.
+/// The public package, `tally.v1`, as a serialized `FileDescriptorSet`, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

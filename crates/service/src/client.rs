@@ -38,11 +38,15 @@ pub(crate) async fn serve(member: Arc<Member>, listener: TcpListener) -> Result<
     let limit = member.config.tuning.message_bytes_max;
     let streams = u32::try_from(member.config.tuning.streams_max).unwrap_or(u32::MAX);
     let (reporter, health) = tonic_health::server::health_reporter();
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(tally_proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(|error| format!("reflection: {error}"))?;
+    let described = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(tally_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let failed = |error| format!("reflection: {error}");
+    let reflection = described().build_v1().map_err(failed)?;
+    // Many tools still speak the version before.
+    let reflection_alpha = described().build_v1alpha().map_err(failed)?;
     let watching = tokio::spawn(report_health(member.clone(), reporter));
     let sessions = sessions::SessionsAnswers(member.clone());
     let nodes = nodes::NodesAnswers::new(member.clone());
@@ -60,6 +64,7 @@ pub(crate) async fn serve(member: Arc<Member>, listener: TcpListener) -> Result<
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(limit))
         .add_service(health)
         .add_service(reflection)
+        .add_service(reflection_alpha)
         .serve_with_incoming_shutdown(
             TcpListenerStream::new(listener),
             member.ending.clone().cancelled_owned(),

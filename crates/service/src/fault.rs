@@ -78,7 +78,7 @@ pub(crate) fn manage(error: &ManageError, leader: Option<String>) -> Status {
         ManageError::Impossible(_) => Fault::new(codes::TRANSFER_FAILED, error.to_string())
             .with_next("tally cluster status")
             .into_status(Code::FailedPrecondition),
-        ManageError::Late(_) => Fault::new(codes::TRANSFER_FAILED, error.to_string())
+        ManageError::Late(_) => Fault::new(codes::OUTCOME_UNKNOWN, error.to_string())
             .with_next("tally cluster status")
             .into_status(Code::DeadlineExceeded),
         ManageError::Halted(why) => halted(why),

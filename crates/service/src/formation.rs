@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tally_consensus::{Member as Peer, Membership};
 use tally_model::command::Found;
 use tally_model::explanation::codes;
-use tally_model::{ClusterId, MemberId};
+use tally_model::{ClusterId, MemberId, Outcome};
 use tally_proto::convert::bytes_16;
 use tally_proto::fault::Fault;
 use tally_proto::peer::{IdentifyResponse, JoinRequest};
@@ -240,7 +240,12 @@ async fn found(member: &Arc<Member>, peers: Vec<Peer>) -> Result<(), Fault> {
     let answer = replica.found(&peers, first, deadline).await;
     let answer =
         answer.map_err(|error| waiting(format!("the cluster is being founded: {error}")))?;
-    tracing::info!(%cluster, ?answer, "the cluster is founded");
+    match answer.outcome {
+        Outcome::Refused(refusal) => tracing::info!(%cluster, "founded before: {refusal}"),
+        Outcome::Applied { .. } | Outcome::Replayed { .. } => {
+            tracing::info!(%cluster, "the cluster is founded");
+        }
+    }
     if member.is_founded() {
         return Ok(());
     }

@@ -12,6 +12,7 @@ mod member;
 mod metrics;
 mod oversize;
 mod peer;
+mod removal;
 mod server;
 mod system;
 

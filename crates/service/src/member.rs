@@ -38,6 +38,8 @@ pub(crate) struct Member {
     pub(crate) ending: CancellationToken,
     /// Why the member cannot go on; `None` while it can.
     pub(crate) broken: watch::Sender<Option<String>>,
+    /// What the others say when they have removed this member.
+    pub(crate) removed: watch::Sender<Option<Fault>>,
     phase: watch::Sender<Phase>,
     starting: tokio::sync::Mutex<()>,
 }
@@ -60,6 +62,7 @@ impl Member {
             stores,
             formation,
             broken,
+            removed: watch::Sender::new(None),
             ending: CancellationToken::new(),
             phase: watch::Sender::new(Phase::Waiting(fault)),
             starting: tokio::sync::Mutex::default(),
@@ -92,12 +95,7 @@ impl Member {
             Phase::Running(_) => false,
             Phase::Waiting(known) if *known == fault => false,
             Phase::Waiting(known) => {
-                tracing::info!(
-                    code = fault.code,
-                    next = fault.next,
-                    "not part of a cluster: {}",
-                    fault.found
-                );
+                tracing::info!("not part of a cluster: {}", said(&fault));
                 *known = fault;
                 true
             }
@@ -164,6 +162,9 @@ impl Member {
             return Some(Fault::new(codes::NOT_READY, found));
         }
         if status.leader.is_none() {
+            if let Some(fault) = &*self.removed.borrow() {
+                return Some(fault.clone());
+            }
             let found = "no leader is known";
             return Some(Fault::new(codes::NO_LEADER, found).with_next("tally cluster status"));
         }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::member::Member;
-use crate::{client, formation, http, peer};
+use crate::{client, formation, http, peer, removal};
 
 /// What a member is started with.
 #[derive(Clone, Debug)]
@@ -178,6 +178,7 @@ impl Server {
             http::serve(member.clone(), http.map_err(StartError::Listener)?),
         ));
         tasks.spawn(formation::run(member.clone()));
+        tasks.spawn(removal::run(member.clone()));
         Ok(Self { member, tasks })
     }
 

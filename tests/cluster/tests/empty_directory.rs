@@ -142,3 +142,38 @@ async fn no_leader(cluster: &Cluster, name: &str) -> Result<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_member_that_comes_back_is_told_so() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let data = cluster.member("n2")?.data_dir().to_owned();
+    let (old, new) = (data.with_extension("old"), data.with_extension("new"));
+    cluster.kill("n2")?;
+    std::fs::rename(&data, &old)?;
+    cluster.launch("n2")?;
+    says_what_to_run(&cluster, "n2").await?;
+    let replace = ["member", "replace", "n2"];
+    cluster.operator().run(&replace).await?.expect_code(0)?;
+    cluster.all_ready().await?;
+    // Once more changes nothing.
+    cluster.operator().run(&replace).await?.expect_code(0)?;
+
+    cluster.kill("n2")?;
+    std::fs::rename(&data, &new)?;
+    std::fs::rename(&old, &data)?;
+    cluster.launch("n2")?;
+    until("n2 says that it was removed", SAID_WITHIN, async || {
+        let answer = cluster.member("n2")?.http("/readyz").await?;
+        ensure!(answer.body.contains("T-021"), "{answer:?}");
+        ensure!(answer.status == 503, "{answer:?}");
+        Ok(())
+    })
+    .await?;
+
+    cluster.kill("n2")?;
+    std::fs::rename(&data, &old)?;
+    std::fs::rename(&new, &data)?;
+    cluster.restart("n2").await?;
+    cluster.state_hashes_agree().await?;
+    cluster.stop().await
+}

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use tally_model::{
-    Alarm, Answer, Claim, Effect, Event, HistoryEntry, Node, Outcome, Refusal, SetBy,
+    Alarm, Answer, Claim, Effect, Event, HistoryEntry, Node, Outcome, Refusal, SetBy, StorageState,
 };
 
 use crate::v1;
@@ -132,6 +132,12 @@ fn next(refusal: &Refusal) -> Option<String> {
         }
         Refusal::RevisionMismatch { node, .. } => format!("tally node show {node}"),
         Refusal::NotSetByNode { node, .. } => format!("tally node set-state {node} read-write"),
+        // No force helps here.
+        Refusal::TransitionNotAllowed { node, from, to, .. }
+            if from == to || *from == StorageState::Removed =>
+        {
+            format!("tally node show {node}")
+        }
         Refusal::TransitionNotAllowed { node, to, .. } => {
             format!("tally node set-state {node} {to} --force --confirm NAME --reason TEXT")
         }

@@ -24,39 +24,39 @@ fn failed(replica: &Replica, error: &ManageError) -> Status {
     fault::manage(error, replica.status().leader_address())
 }
 
+/// Who runs in a member's place.
+enum Found {
+    /// One that has joined this cluster, to be admitted.
+    Newcomer(Peer),
+    /// The one that votes already: there is nothing to replace, or it is done.
+    Voter(MemberId),
+}
+
 impl ClusterAnswers {
-    /// Who runs now in a member's place, and has joined this cluster for it.
-    async fn admit(&self, replica: &Replica, name: &str) -> Result<Peer, Status> {
+    /// Asks at a member's address who runs there now, and lets a newcomer join this cluster.
+    async fn find(&self, replica: &Replica, name: &str) -> Result<Found, Status> {
         let status = replica.status();
         let unknown = || ManageError::UnknownMember(name.to_owned());
         let old = status.membership.by_name(name);
         let old = old.ok_or_else(|| failed(replica, &unknown()))?;
         let address = &old.peer_address;
+        let wrong = |why: String, next: String| {
+            let found = format!("{name} at {address}: {why}");
+            let fault = Fault::new(codes::TRANSFER_FAILED, found).with_next(next);
+            fault.into_status(Code::FailedPrecondition)
+        };
         let not_there = |why: String| {
-            Fault::new(
-                codes::TRANSFER_FAILED,
-                format!("{name} at {address}: {why}"),
-            )
-            .with_next(format!(
-                "start {name} with an empty --data-dir at its old peer address"
-            ))
-            .into_status(Code::FailedPrecondition)
+            let next = format!("start {name} with an empty --data-dir at its old peer address");
+            wrong(why, next)
         };
         let answer = stranger::identify(address).await.map_err(not_there)?;
         let new = MemberId(answer.member);
         if answer.name != name {
-            return Err(not_there(format!("{} answers there", answer.name)));
+            let next = format!("check what listens at {address}");
+            return Err(wrong(format!("{} answers there", answer.name), next));
         }
-        let learner = status
-            .membership
-            .members
-            .get(&new)
-            .filter(|_| !status.membership.voters.contains(&new));
-        if new == old.id && learner.is_none() {
-            return Err(not_there(
-                "it still has the identity that the cluster knows, so there is nothing to replace"
-                    .to_owned(),
-            ));
+        if status.membership.voters.contains(&new) {
+            return Ok(Found::Voter(new));
         }
         let Some(cluster) = self.0.cluster() else {
             return Err(failed(replica, &ManageError::NotLeader));
@@ -68,12 +68,12 @@ impl ClusterAnswers {
             from: self.0.id().0,
         };
         stranger::join(address, ask).await.map_err(not_there)?;
-        Ok(Peer {
+        Ok(Found::Newcomer(Peer {
             id: new,
             name: name.to_owned(),
             peer_address: address.clone(),
             client_address: answer.client_address,
-        })
+        }))
     }
 }
 
@@ -123,7 +123,15 @@ impl Cluster for ClusterAnswers {
         if replica.status().role != Role::Leader {
             return Err(failed(&replica, &ManageError::NotLeader));
         }
-        let new = self.admit(&replica, &name).await?;
+        let new = match self.find(&replica, &name).await? {
+            Found::Newcomer(new) => new,
+            Found::Voter(id) => {
+                return Ok(Response::new(ReplaceMemberResponse {
+                    removed: 0,
+                    added: id.0,
+                }));
+            }
+        };
         let replaced = replica.replace_member(&new, deadline).await;
         let removed = replaced.map_err(|error| failed(&replica, &error))?;
         Ok(Response::new(ReplaceMemberResponse {

@@ -72,7 +72,7 @@ impl fmt::Display for NodeId {
 }
 
 /// A log server's unique name: 1 to [`NODE_NAME_BYTES_MAX`] bytes, no control characters, no
-/// white space at either end.
+/// white space at either end, and not digits alone: those are ids.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName(String);
 
@@ -322,4 +322,19 @@ pub struct Stamp {
     /// The leader's wall clock in milliseconds since 1970. Apply uses the larger of this and the
     /// last one it saw, so time in the state never runs backwards.
     pub unix_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_be_taken_for_an_id() {
+        for wrong in ["", "1", "007", "a\nb", &"n".repeat(NODE_NAME_BYTES_MAX + 1)] {
+            assert!(NodeName::new(wrong).is_err(), "{wrong:?}");
+        }
+        for right in ["ls1", "1a", "1.2", "ä", &"n".repeat(NODE_NAME_BYTES_MAX)] {
+            assert!(NodeName::new(right).is_ok(), "{right:?}");
+        }
+    }
 }

@@ -153,6 +153,14 @@ impl Member {
         if let Some(why) = status.halted {
             return Some(Fault::new(codes::HALTED, why));
         }
+        if let Some(fault) = self
+            .removed
+            .borrow()
+            .clone()
+            .filter(|_| status.leader.is_none())
+        {
+            return Some(fault);
+        }
         if !status.membership.members.contains_key(&self.id()) {
             let found = "the cluster has not admitted this member, or has removed it";
             return Some(Fault::new(codes::NOT_READY, found));
@@ -162,9 +170,6 @@ impl Member {
             return Some(Fault::new(codes::NOT_READY, found));
         }
         if status.leader.is_none() {
-            if let Some(fault) = &*self.removed.borrow() {
-                return Some(fault.clone());
-            }
             let found = "no leader is known";
             return Some(Fault::new(codes::NO_LEADER, found).with_next("tally cluster status"));
         }

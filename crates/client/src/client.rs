@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tally_model::{Effect, Marker};
 use tally_proto::v1;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
 use crate::answer::{Answer, Outcome};
@@ -112,7 +112,7 @@ impl Client {
             if let Some(answer) = send_under(&mut attempts, &command, ticket).await? {
                 return Ok(answer);
             }
-            self.forget(&session).await;
+            self.forget(&session, &attempts).await;
         }
     }
 
@@ -124,10 +124,8 @@ impl Client {
 
     /// The next tag of the session, which is opened when there is none.
     async fn ticket(&self, attempts: &mut Attempts<'_>) -> Result<Ticket, Error> {
-        // Another request may be opening the session, with more time left than this one has.
-        let left = attempts.left().unwrap_or_default();
-        let current = timeout(left, self.session.lock()).await;
-        let mut current = current.map_err(|_| attempts.not_applied())?;
+        let current = self.lock_session(attempts).await;
+        let mut current = current.ok_or_else(|| attempts.not_applied())?;
         if let Some(session) = current.as_ref().filter(|session| !session.is_worn()) {
             return Ok(session.ticket());
         }
@@ -160,9 +158,11 @@ impl Client {
         }
     }
 
-    /// Goes on without this session, which has ended.
-    async fn forget(&self, ended: &Arc<Session>) {
-        let mut current = self.session.lock().await;
+    /// Goes on without this session, which has ended. Past the deadline it is left to the next request.
+    async fn forget(&self, ended: &Arc<Session>, attempts: &Attempts<'_>) {
+        let Some(mut current) = self.lock_session(attempts).await else {
+            return;
+        };
         if current
             .as_ref()
             .is_some_and(|session| Arc::ptr_eq(session, ended))
@@ -171,19 +171,22 @@ impl Client {
         }
     }
 
-    /// The session that is open now.
-    pub(crate) async fn open_session(&self) -> Option<Arc<Session>> {
-        self.session.lock().await.clone()
-    }
-
-    /// Takes the session, so that the next command opens another one.
-    pub(crate) async fn take_session(&self) -> Option<Arc<Session>> {
-        self.session.lock().await.take()
+    /// The session, open or not; `None` when it was not to be had until the deadline: another request
+    /// may be opening it, with more time left than this one has.
+    pub(crate) async fn lock_session(
+        &self,
+        attempts: &Attempts<'_>,
+    ) -> Option<MutexGuard<'_, Option<Arc<Session>>>> {
+        let left = attempts.left().unwrap_or_default();
+        timeout(left, self.session.lock()).await.ok()
     }
 }
 
 /// Asks until answered; for what changes nothing.
-async fn read_with<C: Call>(attempts: &mut Attempts<'_>, ask: &C) -> Result<C::Answer, Error> {
+pub(crate) async fn read_with<C: Call>(
+    attempts: &mut Attempts<'_>,
+    ask: &C,
+) -> Result<C::Answer, Error> {
     match attempts.until_answered(ask, OnDoubt::Ignore).await {
         Ok(answer) => Ok(answer),
         Err(GaveUp::Rejected(fault)) => Err(Error::rejected(fault)),

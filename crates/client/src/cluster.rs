@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tally_model::ClusterId;
 use tally_proto::v1;
 use tokio::task::JoinSet;
 
 use crate::call::Call;
-use crate::client::Client;
+use crate::client::{Client, read_with};
 use crate::connection::{Connection, ENDPOINTS_MAX, normal};
 use crate::error::Error;
 use crate::retry::{Attempts, Failure, GaveUp, OnDoubt, attempt};
@@ -69,6 +70,21 @@ impl Client {
             found.push((endpoint, status));
         }
         each_once(found, &names)
+    }
+
+    /// The cluster's id, from the first member that knows it.
+    pub(crate) async fn cluster_id(&self) -> Result<ClusterId, Error> {
+        let mut attempts = self.attempts();
+        loop {
+            let status = read_with(&mut attempts, &v1::StatusRequest {}).await?;
+            match <[u8; 16]>::try_from(status.cluster_id.as_slice()) {
+                Ok(id) => return Ok(ClusterId(u128::from_be_bytes(id))),
+                Err(_) => {
+                    let found = format!("{} belongs to no cluster yet", status.name);
+                    attempts.answered_without_outcome(found).await;
+                }
+            }
+        }
     }
 
     /// Moves leadership to a member, or to whom the leader chooses when `to` is `None`.

@@ -25,7 +25,7 @@ pub struct Register {
     pub address: String,
     /// `region` or `region.zone`; empty when unknown.
     pub location: String,
-    /// The only cluster that will do; `None`: any.
+    /// The only cluster that will do; `None`: any. Another one turns the call down with T-005.
     pub cluster_id: Option<u128>,
 }
 
@@ -48,8 +48,9 @@ pub struct Activate {
     pub marker: Marker,
     /// As answered by the registration.
     pub incarnation: u64,
-    /// 1 for a process's first activation, more for later ones. Only clusters founded with the
-    /// relaxed retry check look at it. Retries within one call do not count.
+    /// 1 when nobody can have asked for it before, more when this process or an earlier one may have.
+    /// Only clusters founded with the relaxed retry check look at it. Retries within one call do not
+    /// count: they go out under one tag, which the cluster recognises.
     pub attempt: u32,
 }
 
@@ -197,7 +198,9 @@ impl Client {
                 attempts.answered_without_outcome(found).await;
                 continue;
             }
-            if let Some(session) = self.open_session().await {
+            // Without the session the answer is the same; its number merely stays unacknowledged.
+            let current = self.lock_session(&attempts).await;
+            if let Some(session) = current.as_ref().and_then(|current| current.as_ref()) {
                 session.settled(token);
             }
             return Ok(answer);
@@ -211,14 +214,17 @@ impl Client {
     /// # Errors
     /// When there was no answer, see [`Error`].
     pub async fn close(&self) -> Result<(), Error> {
-        let Some(session) = self.take_session().await else {
+        let mut attempts = self.attempts();
+        let current = self.lock_session(&attempts).await;
+        let taken = current.ok_or_else(|| attempts.not_applied())?.take();
+        let Some(session) = taken else {
             return Ok(());
         };
         let ticket = session.ticket();
         let ask = v1::CloseSessionRequest {
             tag: Some(ticket.tag()),
         };
-        match send_under(&mut self.attempts(), &ask, ticket).await {
+        match send_under(&mut attempts, &ask, ticket).await {
             // Refused because it has ended, by an earlier attempt or by itself, or in doubt: it ends.
             Ok(_) | Err(Error::Unknown { .. }) => Ok(()),
             Err(error) => Err(error),

@@ -1,5 +1,7 @@
 //! Why a request got no answer. Refusals are answers and do not appear here.
 
+use std::path::PathBuf;
+
 use tally_model::explanation::codes;
 use tally_proto::fault::Fault;
 
@@ -62,9 +64,27 @@ pub enum Error {
         /// The last finding.
         last: String,
     },
-    /// The marker on this machine's disk cannot be trusted, read or written.
+    /// The marker on this machine's disk cannot be trusted, read or written, or its directory cannot be
+    /// used.
     #[error(transparent)]
     MarkerFile(#[from] MarkerFileError),
+    /// The data directory is another log server's, or the same one's in another cluster. Nothing was
+    /// registered and nothing written.
+    #[error("{} belongs to {found}, expected {expected}", path.display())]
+    ForeignDirectory {
+        /// The marker file that says so.
+        path: PathBuf,
+        /// Whose the data is.
+        found: String,
+        /// Who was to be started.
+        expected: String,
+    },
+    /// Another process is the log server of this data directory. Nothing was sent.
+    #[error("another process has {} open", dir.display())]
+    DirectoryLocked {
+        /// The data directory.
+        dir: PathBuf,
+    },
 }
 
 impl Error {
@@ -75,7 +95,10 @@ impl Error {
             Self::Rejected { code, .. } => code,
             Self::NoLeader { .. } | Self::Unreachable { .. } => codes::NO_LEADER,
             Self::Unknown { .. } | Self::Unclear { .. } => codes::OUTCOME_UNKNOWN,
-            Self::MarkerFile(_) => codes::DAMAGED,
+            Self::MarkerFile(MarkerFileError::Damaged { .. }) => codes::DAMAGED,
+            Self::MarkerFile(MarkerFileError::Io { .. }) => codes::INVALID_CONFIG,
+            Self::ForeignDirectory { .. } => codes::FOREIGN_DIRECTORY,
+            Self::DirectoryLocked { .. } => codes::DIRECTORY_LOCKED,
         }
     }
 
@@ -89,6 +112,12 @@ impl Error {
             }
             Self::Unknown { tag, .. } => Some(format!("tally resume {tag}")),
             Self::MarkerFile(error) => Some(error.next()),
+            Self::ForeignDirectory { .. } => {
+                Some("start each log server with a data directory of its own".to_owned())
+            }
+            Self::DirectoryLocked { dir } => {
+                Some(format!("stop the other process on {}", dir.display()))
+            }
         }
     }
 

@@ -5,8 +5,8 @@
 //! reported as failed: past the deadline the error is [`Error::Unknown`] with the tag, and
 //! [`Client::resume`] settles it. Refusals are answers, not errors. Nothing here panics.
 //!
-//! Knows the public protocol and one file on the log server's disk, its marker; knows nothing of how
-//! the cluster decides.
+//! Knows the public protocol and two files on the log server's disk, its marker and its lock; knows
+//! nothing of how the cluster decides.
 //!
 //! # A log server
 //!
@@ -22,6 +22,7 @@ mod client;
 mod cluster;
 mod command;
 mod connection;
+mod directory_lock;
 mod error;
 pub mod log_server;
 pub mod marker_file;
@@ -37,9 +38,11 @@ pub use client::Client;
 pub use cluster::MemberStatus;
 pub use command::{Activate, By, Register, SetState};
 pub use error::Error;
-pub use marker_file::MarkerFileError;
+pub use marker_file::{MarkerFile, MarkerFileError};
 pub use read::{Consistency, Which};
-pub use tally_model::{Alarm, Effect, Incarnation, Marker, NodeId, Revision, StorageState};
+pub use tally_model::{
+    Alarm, ClusterId, Effect, Incarnation, Marker, NodeId, Revision, StorageState,
+};
 /// The public messages, as reads return them.
 pub use tally_proto::v1;
 pub use token::{InvalidToken, TagToken};

@@ -309,3 +309,30 @@ async fn a_transfer_is_sent_again_only_when_it_certainly_did_not_happen() {
     let error = client.replace_member("n9").await.unwrap_err();
     assert_eq!(error.code(), "T-019");
 }
+
+#[tokio::test]
+async fn a_session_that_another_request_is_opening_is_not_waited_for_past_the_deadline() {
+    let fake = Fake::start(1).await;
+    let known = client(&fake);
+    register(&known, "ls1").await.unwrap();
+    let patient = known.under(tally_client::fresh_marker());
+    fake.on_open(Twist::Silence);
+    let opened = fake.sessions_opened();
+    let opening = tokio::spawn({
+        let patient = patient.clone();
+        async move { register(&patient, "ls2").await }
+    });
+    while fake.sessions_opened() == opened {
+        tokio::task::yield_now().await;
+    }
+    let hurried = patient.with_deadline(SHORT);
+    let within = SHORT * 5;
+    let closed = tokio::time::timeout(within, hurried.close()).await;
+    let error = closed.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+
+    let token = format!("1/1:{}", patient.marker()).parse().unwrap();
+    let resumed = tokio::time::timeout(within, hurried.resume(&token)).await;
+    assert_eq!(resumed.unwrap().unwrap().refused().unwrap().code, "T-201");
+    opening.abort();
+}

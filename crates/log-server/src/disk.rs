@@ -5,16 +5,37 @@ use std::time::Duration;
 
 use tally_client::log_server::Identity;
 use tally_client::{Answer, By, Error, Outcome, SetState, StorageState};
+use tally_model::command::REASON_BYTES_MAX;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::options::FreeBytes;
-use crate::standing::Shared;
+use crate::standing::{Ended, Shared};
 
 /// Pause before the cluster is told again; the client itself has retried until its deadline.
 const TELL_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// Codes that say that this process is no longer the node.
 const NOT_THE_NODE: [&str; 2] = ["T-310", "T-320"];
+
+/// Asks the cluster to make the node read-only.
+pub(crate) async fn make_read_only(identity: &Identity, reason: &str) -> Result<Answer, Error> {
+    let ask = SetState {
+        node: identity.node,
+        to: StorageState::ReadOnly,
+        by: By::Node {
+            marker: identity.marker,
+            incarnation: identity.incarnation,
+        },
+        // The system's text names a file, whose path may be long.
+        reason: reason[..reason.floor_char_boundary(REASON_BYTES_MAX)].to_owned(),
+    };
+    match identity.client.set_state(ask).await {
+        // Settled before it is asked anew, so that it cannot take effect late, after an operator has
+        // made the node writable.
+        Err(Error::Unknown { tag, .. }) => identity.client.resume(&tag).await,
+        answered => answered,
+    }
+}
 
 /// Looks after the disk.
 pub(crate) struct DiskGuard {
@@ -73,22 +94,7 @@ impl DiskGuard {
 
     /// Tells the cluster that the node is read-only. Never blocked by the cluster's rules.
     async fn tell(&self, reason: &str) {
-        let ask = SetState {
-            node: self.identity.node,
-            to: StorageState::ReadOnly,
-            by: By::Node {
-                marker: self.identity.marker,
-                incarnation: self.identity.incarnation,
-            },
-            reason: reason.to_owned(),
-        };
-        let mut answered = self.identity.client.set_state(ask).await;
-        if let Err(Error::Unknown { tag, .. }) = &answered {
-            // Settled before it is asked anew, so that it cannot take effect late, after an operator
-            // has made the node writable.
-            answered = self.identity.client.resume(tag).await;
-        }
-        match answered {
+        match make_read_only(&self.identity, reason).await {
             Ok(answer) => self.told(&answer).await,
             Err(error) => {
                 tracing::warn!(%error, "the cluster does not know yet that the disk is full");
@@ -103,7 +109,10 @@ impl DiskGuard {
                 self.standing.moved(StorageState::ReadOnly, *at);
             }
             Outcome::Refused(refused) if NOT_THE_NODE.contains(&refused.code.as_str()) => {
-                self.standing.end(format!("fenced: {refused}"));
+                self.standing.end(Ended {
+                    code: refused.code.clone(),
+                    found: format!("fenced: {}", refused.found),
+                });
             }
             // It has another state already, which the watch will tell, or the request was lost.
             Outcome::Refused(refused) => {

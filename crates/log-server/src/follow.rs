@@ -4,7 +4,7 @@ use tally_client::log_server::Identity;
 use tally_client::{StorageState, Watch, WatchItem, v1};
 use v1::history_entry::Event;
 
-use crate::standing::Shared;
+use crate::standing::{Ended, Shared};
 
 /// Follows until the log server must end.
 pub(crate) async fn follow(identity: Identity, mut watch: Watch, standing: Shared) {
@@ -13,9 +13,10 @@ pub(crate) async fn follow(identity: Identity, mut watch: Watch, standing: Share
             Some(Ok(WatchItem::Started { .. })) => {}
             Some(Ok(WatchItem::Event(entry))) => note(&identity, entry, &standing),
             Some(Err(error)) => {
-                return standing.end(format!("its state cannot be followed: {error}"));
+                let found = format!("its state cannot be followed: {error}");
+                return standing.end(Ended::halted(found));
             }
-            None => return standing.end("its state cannot be followed".to_owned()),
+            None => return standing.end(Ended::halted("its state cannot be followed")),
         }
     }
 }
@@ -35,9 +36,9 @@ fn note(identity: &Identity, entry: v1::HistoryEntry, standing: &Shared) {
 }
 
 /// Why an older incarnation ends.
-pub(crate) fn fenced(identity: &Identity, current: u64) -> String {
-    format!(
+pub(crate) fn fenced(identity: &Identity, current: u64) -> Ended {
+    Ended::fenced(format!(
         "fenced: incarnation {current} of {} has registered, this is {}",
         identity.name, identity.incarnation
-    )
+    ))
 }

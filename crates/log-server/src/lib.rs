@@ -21,4 +21,5 @@ pub use options::{
 };
 pub use records::{DATA_BYTES_MAX, READ_BYTES_MAX, READ_RECORDS_MAX};
 pub use server::{LogServer, Running, Start};
+pub use standing::Ended;
 pub use tally_client::log_server::{Identity, Started};

@@ -10,7 +10,7 @@ use tonic::{Code, Request, Response, Status, async_trait};
 
 use crate::error::RecordsError;
 use crate::records::{Append, DATA_BYTES_MAX, READ_RECORDS_MAX, Records};
-use crate::standing::Shared;
+use crate::standing::{Ended, Shared, disk_full};
 use crate::writer::Writer;
 
 /// Longest request: a record of full length and its frame.
@@ -32,13 +32,15 @@ impl Service {
     fn failed(&self, error: RecordsError) -> Status {
         match error {
             RecordsError::Full(_) => {
-                let found = format!("{error}; make room and start the log server again");
+                let found = error.to_string();
                 self.standing.write_found_no_room(&found);
-                fault::status(Code::FailedPrecondition, codes::HALTED, found)
+                disk_full(&found, true)
             }
             RecordsError::Failed(_) => {
-                self.standing.end(error.to_string());
-                fault::status(Code::DataLoss, codes::HALTED, error.to_string())
+                let found = error.to_string();
+                self.standing.end(Ended::halted(found.as_str()));
+                let found = format!("the log server has stopped: {found}");
+                fault::status(Code::DataLoss, codes::HALTED, found)
             }
             RecordsError::Overloaded(_) => overloaded(error.to_string()),
         }
@@ -136,23 +138,31 @@ mod tests {
         }
     }
 
-    async fn append(service: &Service) -> Code {
+    async fn append(service: &Service) -> (Code, String) {
         let ask = api::AppendRequest {
             log: 1,
             data: Vec::new(),
         };
-        service.append(Request::new(ask)).await.unwrap_err().code()
+        let status = service.append(Request::new(ask)).await.unwrap_err();
+        (status.code(), fault::read(&status).unwrap().code)
+    }
+
+    fn coded(status: Code, code: &str) -> (Code, String) {
+        (status, code.to_owned())
     }
 
     #[tokio::test]
     async fn a_write_without_room_stops_appends_at_once_and_reads_go_on() {
         let dir = tempfile::tempdir().unwrap();
         let service = service(dir.path(), RecordsError::Full("no room".to_owned()));
-        assert_eq!(append(&service).await, Code::FailedPrecondition);
+        // All were let in before the first one found out.
+        let (one, two) = tokio::join!(append(&service), append(&service));
+        let refused = coded(Code::FailedPrecondition, codes::NOT_PERMITTED);
+        assert_eq!((&one, &two), (&refused, &refused));
         let standing = service.standing.get();
         assert!(standing.disk_full.is_some() && standing.write_failed);
         assert_eq!(standing.ended, None, "it still has to tell the cluster");
-        assert_eq!(append(&service).await, Code::FailedPrecondition);
+        assert_eq!(append(&service).await, refused);
         let ask = api::ReadRequest {
             log: 1,
             from: 1,
@@ -165,8 +175,10 @@ mod tests {
     async fn a_failed_write_ends_it() {
         let dir = tempfile::tempdir().unwrap();
         let service = service(dir.path(), RecordsError::Failed("i/o error".to_owned()));
-        assert_eq!(append(&service).await, Code::DataLoss);
+        let failed = coded(Code::DataLoss, codes::HALTED);
+        assert_eq!(append(&service).await, failed);
         assert!(service.standing.get().ended.is_some());
-        assert_eq!(append(&service).await, Code::FailedPrecondition);
+        let ended = coded(Code::FailedPrecondition, codes::HALTED);
+        assert_eq!(append(&service).await, ended);
     }
 }

@@ -6,8 +6,8 @@ use tally_proto::fault::Fault;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
-/// The log server's storage state does not permit the call.
-const NOT_PERMITTED: &str = "T-020";
+/// A newer incarnation has registered.
+const FENCED: &str = "T-320";
 
 /// A snapshot of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,33 @@ pub(crate) struct Standing {
     /// A write found no room and may have left a part behind, so there is no other before a restart.
     pub(crate) write_failed: bool,
     /// Why it must not serve any more.
-    pub(crate) ended: Option<String>,
+    pub(crate) ended: Option<Ended>,
+}
+
+/// Why a log server cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Stable code: T-320 when a newer incarnation has fenced it, T-310 when the node turned out to be
+    /// another marker's, else T-008.
+    pub code: String,
+    /// What was found, in one line.
+    pub found: String,
+}
+
+impl Ended {
+    pub(crate) fn halted(found: impl Into<String>) -> Self {
+        Self {
+            code: codes::HALTED.to_owned(),
+            found: found.into(),
+        }
+    }
+
+    pub(crate) fn fenced(found: impl Into<String>) -> Self {
+        Self {
+            code: FENCED.to_owned(),
+            found: found.into(),
+        }
+    }
 }
 
 impl Standing {
@@ -33,9 +59,7 @@ impl Standing {
         }
         match &self.disk_full {
             None => Ok(()),
-            Some(found) => Err(Fault::new(NOT_PERMITTED, found)
-                .with_next("make room, then: tally node set-state NAME read-write")
-                .into_status(Code::FailedPrecondition)),
+            Some(found) => Err(disk_full(found, self.write_failed)),
         }
     }
 
@@ -52,18 +76,31 @@ impl Standing {
     fn check_not_ended(&self) -> Result<(), Status> {
         match &self.ended {
             None => Ok(()),
-            Some(found) => {
-                Err(Fault::new(codes::HALTED, found).into_status(Code::FailedPrecondition))
+            Some(Ended { code, found }) => {
+                let found = format!("the log server has stopped: {found}");
+                Err(Fault::new(code, found).into_status(Code::FailedPrecondition))
             }
         }
     }
 
     fn not_permitted(&self, what: &str) -> Status {
         let found = format!("the log server is {}, which permits no {what}", self.state);
-        Fault::new(NOT_PERMITTED, found)
+        Fault::new(codes::NOT_PERMITTED, found)
             .with_next("tally node show NAME")
             .into_status(Code::FailedPrecondition)
     }
+}
+
+/// What an append is told while there is no room.
+pub(crate) fn disk_full(found: &str, write_failed: bool) -> Status {
+    let next = if write_failed {
+        "make room and start the log server again, then: tally node set-state NAME read-write"
+    } else {
+        "make room, then: tally node set-state NAME read-write"
+    };
+    Fault::new(codes::NOT_PERMITTED, found)
+        .with_next(next)
+        .into_status(Code::FailedPrecondition)
 }
 
 /// Where everyone reads and writes it.
@@ -131,12 +168,12 @@ impl Shared {
     }
 
     /// It must not serve any more. The first reason stays.
-    pub(crate) fn end(&self, found: String) {
+    pub(crate) fn end(&self, why: Ended) {
         self.0.send_if_modified(|standing| {
             let is_news = standing.ended.is_none();
             if is_news {
-                tracing::error!(found, "stopped serving");
-                standing.ended = Some(found);
+                tracing::error!(code = why.code, found = why.found, "stopped serving");
+                standing.ended = Some(why);
             }
             is_news
         });
@@ -167,7 +204,7 @@ mod tests {
         shared.write_found_no_room("no room");
         shared.disk_has_room();
         assert!(shared.get().check_append().is_err());
-        shared.end("fenced".to_owned());
+        shared.end(Ended::fenced("incarnation 2 has registered"));
         assert!(shared.get().check_append().is_err());
         assert!(shared.get().check_read().is_err());
     }

@@ -53,7 +53,7 @@ impl Writer {
 }
 
 fn ended() -> RecordsError {
-    RecordsError::Failed("an earlier write failed".to_owned())
+    RecordsError::Failed("the thread that writes is gone".to_owned())
 }
 
 fn run(append: impl Fn(&[Append]) -> Appended, mut waiting: mpsc::Receiver<Job>) {
@@ -77,8 +77,73 @@ fn run(append: impl Fn(&[Append]) -> Appended, mut waiting: mpsc::Receiver<Job>)
                     let _: Result<(), Answer> = answer.send(Err(error.clone()));
                 }
                 // After a failed write nothing is known of what the disk holds, so there is no other.
-                return;
+                return refuse_all(&error, waiting);
             }
+        }
+    }
+}
+
+/// Answers with the reason of the failed write until the last way to the thread is dropped, so that
+/// those who waited while it failed learn the same: a full disk is no reason to end.
+fn refuse_all(error: &RecordsError, mut waiting: mpsc::Receiver<Job>) {
+    while let Some(job) = waiting.blocking_recv() {
+        let _: Result<(), Answer> = job.answer.send(Err(error.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::sync::mpsc::sync_channel;
+
+    use tokio::sync::oneshot::Receiver;
+
+    use super::*;
+
+    fn append() -> Append {
+        Append {
+            log: 1,
+            data: Vec::new(),
+        }
+    }
+
+    fn queue(writer: &Writer) -> Receiver<Answer> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job {
+            append: append(),
+            answer,
+        };
+        writer.jobs.try_send(job).map_err(|_| ()).unwrap();
+        answered
+    }
+
+    #[tokio::test]
+    async fn whoever_waited_while_a_write_failed_learns_why_and_so_do_all_later_ones() {
+        for error in [
+            RecordsError::Full("no room".to_owned()),
+            RecordsError::Failed("i/o error".to_owned()),
+        ] {
+            let (begun, begins) = sync_channel(1);
+            let (fail, fails) = sync_channel(1);
+            let found = error.clone();
+            let (writer, thread) = Writer::start(move |_| {
+                begun.send(()).unwrap();
+                fails.recv().unwrap();
+                Err(found.clone())
+            })
+            .unwrap();
+            let first = queue(&writer);
+            begins.recv().unwrap();
+            let waited = [queue(&writer), queue(&writer)];
+            fail.send(()).unwrap();
+            assert_eq!(first.await.unwrap(), Err(error.clone()));
+            for answered in waited {
+                assert_eq!(answered.await.unwrap(), Err(error.clone()));
+            }
+            assert_eq!(writer.append(append()).await, Err(error));
+            drop(writer);
+            thread.join().unwrap();
         }
     }
 }

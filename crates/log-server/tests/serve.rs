@@ -85,6 +85,16 @@ fn code_of(status: &Status) -> String {
     Fault::read(status).unwrap().code
 }
 
+/// Every entry of a directory, ascending.
+fn files(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
 /// Waits until the log server says that it is in a state.
 async fn until(running: &Running, state: &str) {
     let reached = async {
@@ -138,6 +148,7 @@ async fn records_are_kept_across_restarts_and_appended_in_read_write_only() {
     let mut user = User::of(&running).await;
     assert_eq!(user.read().await, [b"one", b"two"]);
     assert_eq!(user.append(b"three").await.unwrap(), 3);
+    running.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -197,7 +208,8 @@ async fn a_newer_incarnation_fences_it() {
     client(&fake).register(newer).await.unwrap();
     let reason = timeout(WITHIN, running.failed()).await.unwrap();
     assert!(reason.contains("incarnation 2"), "{reason}");
-    assert_eq!(code_of(&user.append(b"never").await.unwrap_err()), "T-008");
+    assert_eq!(running.ended().await.code, "T-320");
+    assert_eq!(code_of(&user.append(b"never").await.unwrap_err()), "T-320");
     running.shutdown().await;
 }
 
@@ -209,14 +221,16 @@ async fn a_second_process_on_the_same_directory_does_not_fence_the_first() {
     let error = LogServer::start(options(&fake, dir.path(), &room))
         .await
         .unwrap_err();
-    assert!(error.to_string().contains("records"), "{error}");
+    assert_eq!(error.code(), "T-013", "{error}");
+    let data = dir.path().to_str().unwrap();
+    assert!(error.to_string().contains(data), "{error}");
     assert_eq!(fake.node("ls1").unwrap().incarnation.0, 1);
     User::of(&running).await.append(b"one").await.unwrap();
     running.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wiped_directory_does_not_serve_and_stays_empty() {
+async fn a_wiped_directory_does_not_serve_and_stays_empty_but_for_its_lock() {
     let (fake, dir) = (Fake::start(1).await, tempfile::tempdir().unwrap());
     let room = Arc::new(AtomicU64::new(1000));
     let data = dir.path().join("data");
@@ -231,7 +245,67 @@ async fn a_wiped_directory_does_not_serve_and_stays_empty() {
         start.started
     );
     assert!(start.running.is_none());
-    assert!(!data.exists());
+    assert_eq!(files(&data), ["LOCK"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_without_a_marker_never_get_a_new_one() {
+    let (fake, dir) = (Fake::start(1).await, tempfile::tempdir().unwrap());
+    let room = Arc::new(AtomicU64::new(1000));
+    start(&fake, dir.path(), &room).await.shutdown().await;
+    std::fs::remove_file(dir.path().join("MARKER")).unwrap();
+    // Another name, which the cluster does not know, is as little the owner of the records.
+    for name in ["ls1", "ls2"] {
+        let seen = fake.seen().len();
+        let options = LogServerOptions {
+            name: name.to_owned(),
+            ..options(&fake, dir.path(), &room)
+        };
+        let start = LogServer::start(options).await.unwrap();
+        let Started::DataLost { refused } = &start.started else {
+            panic!("{:?}", start.started);
+        };
+        assert_eq!(refused.code, "T-311");
+        assert!(refused.found.contains("MARKER"), "{refused}");
+        assert!(start.running.is_none());
+        assert_eq!(fake.seen().len(), seen, "nothing was sent");
+        assert_eq!(files(dir.path()), ["LOCK", "records"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_nobody_can_reach_is_not_registered() {
+    let (fake, dir) = (Fake::start(1).await, tempfile::tempdir().unwrap());
+    let room = Arc::new(AtomicU64::new(1000));
+    let everywhere = || LogServerOptions {
+        free_bytes_min: 0,
+        ..LogServerOptions::new(
+            "ls1",
+            dir.path().join("data"),
+            TcpListener::bind("0.0.0.0:0").unwrap(),
+            client(&fake),
+        )
+    };
+    let error = LogServer::start(everywhere()).await.unwrap_err();
+    assert_eq!(error.code(), "T-015");
+    let said = error.to_string();
+    assert!(said.contains("0.0.0.0"), "{said}");
+    assert!(error.next().unwrap().contains("--advertise"), "{error:?}");
+    for unreachable in ["0.0.0.0:7421", "[::]:7421"] {
+        let options = LogServerOptions {
+            advertise: unreachable.to_owned(),
+            ..options(&fake, &dir.path().join("data"), &room)
+        };
+        assert_eq!(LogServer::start(options).await.unwrap_err().code(), "T-015");
+    }
+    assert_eq!((fake.seen().len(), fake.sessions_opened()), (0, 0));
+    let reachable = LogServerOptions {
+        advertise: "host9:7421".to_owned(),
+        ..everywhere()
+    };
+    let start = LogServer::start(reachable).await.unwrap();
+    assert_eq!(fake.node("ls1").unwrap().address.as_str(), "host9:7421");
+    start.running.unwrap().shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

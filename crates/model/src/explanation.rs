@@ -96,7 +96,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     entry(
         codes::TRANSFER_FAILED,
         "the cluster was not changed",
-        "Leadership did not move, no snapshot was taken, or no member replaced: the target is unknown, does not vote, lags behind, or did not answer in time. `tally cluster status` shows how far each member is.",
+        "Leadership did not move, no snapshot was taken, no member was replaced, killed or started: the target is unknown, does not vote, lags behind, or did not answer in time. `tally cluster status` shows how far each member is.",
     ),
     entry(
         codes::EMPTY_DIRECTORY,
@@ -106,7 +106,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     entry(
         codes::FOREIGN_DIRECTORY,
         "foreign data directory",
-        "The data directory belongs to another member or cluster, or was written by a newer Tally. Nothing was changed. Start the member with its own directory, or a newer version.",
+        "The data directory belongs to another member, another log server or another cluster, or was written by a newer Tally. Nothing was changed. Start the process with its own directory, or a newer version.",
     ),
     entry(
         codes::DIRECTORY_LOCKED,
@@ -146,7 +146,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     entry(
         codes::NOT_PERMITTED,
         "not permitted in this storage state",
-        "A log server refuses what its storage state does not permit: it takes appends in read-write only, and gives out records unless its data is lost or gone. `tally node show NAME` tells the state, `tally node history NAME` who changed it and why.",
+        "A log server refuses what its storage state does not permit: it takes appends in read-write only and while its disk has room, and gives out records unless its data is lost or gone. `tally node show NAME` tells the state, `tally node history NAME` who changed it and why.",
     ),
     entry(
         codes::REMOVED,
@@ -211,7 +211,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     entry(
         "T-311",
         "data lost",
-        "The node is bound to a marker and the log server shows none: its data directory was wiped or replaced. Nothing changed; the attempt is recorded as a claim. If the data is gone, say so: `tally node set-state NAME data-loss`. If the directory was merely not mounted, mount it and start the log server again.",
+        "The node is bound to a marker and the log server shows none: its data directory was wiped or replaced. Nothing changed; the attempt is recorded as a claim, unless the log server noticed by itself that it has records and no marker, and did not ask. If the data is gone, say so: `tally node set-state NAME data-loss`. If the directory was merely not mounted, mount it and start the log server again.",
     ),
     entry(
         "T-312",

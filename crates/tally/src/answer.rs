@@ -59,13 +59,11 @@ impl From<&Answer> for AnswerDocument {
 /// the command.
 pub(crate) fn report(output: Output, answer: &Answer, asked: &str) -> Result<(), Failure> {
     if let Some(refused) = answer.refused() {
-        if output == Output::Json {
-            output.print(&AnswerDocument::from(answer), String::new);
-        }
-        return Err(refusal(refused).asked(asked));
+        let document = AnswerDocument::from(answer);
+        let printed = output == Output::Json && output.print(&document, String::new).is_ok();
+        return Err(refusal(refused).asked(asked).documented(printed));
     }
-    output.print(&AnswerDocument::from(answer), || text(answer, asked));
-    Ok(())
+    output.print(&AnswerDocument::from(answer), || text(answer, asked))
 }
 
 /// A refusal as the end of a command. The cluster names the command that would resolve it.

@@ -3,7 +3,7 @@
 mod document;
 
 use clap::Subcommand;
-use tally_client::{Client, MemberStatus, v1};
+use tally_client::{Client, Error, MemberStatus, v1};
 use tally_model::RetryCheck;
 use tally_model::explanation::codes;
 
@@ -56,7 +56,7 @@ async fn members(client: &Client) -> Result<Vec<MemberStatus>, Failure> {
     let why = members
         .iter()
         .find_map(|member| member.status.as_ref().err());
-    let why = why.map_or(String::new(), |error| format!(": {error}"));
+    let why = why.map_or(String::new(), |error| format!(": {}", reason(error)));
     let failure = Failure::fault(codes::NO_LEADER, format!("no member answers{why}"));
     Err(failure
         .asked(asked)
@@ -67,8 +67,7 @@ async fn status(client: &Client, output: Output) -> Result<(), Failure> {
     let members = members(client).await?;
     output.print(&StatusDocument::from(members.as_slice()), || {
         status_text(&members)
-    });
-    Ok(())
+    })
 }
 
 fn status_text(members: &[MemberStatus]) -> String {
@@ -105,7 +104,7 @@ fn status_text(members: &[MemberStatus]) -> String {
                     );
                 }
             }
-            Err(error) => text += &format!("\n{name} does not answer: {error}"),
+            Err(error) => text += &format!("\n{name} does not answer: {}", reason(error)),
         }
     }
     text
@@ -128,8 +127,13 @@ fn row(member: &MemberStatus) -> [String; 8] {
             endpoint,
         ];
     };
-    let mut hash = hex(&status.state_hash);
-    hash.truncate(HASH_DIGITS_SHOWN);
+    let hash = state_hash(status).map_or_else(
+        || "-".to_owned(),
+        |mut hash| {
+            hash.truncate(HASH_DIGITS_SHOWN);
+            hash
+        },
+    );
     [
         name,
         role_name(status.role()).to_owned(),
@@ -140,6 +144,20 @@ fn row(member: &MemberStatus) -> [String; 8] {
         hash,
         endpoint,
     ]
+}
+
+/// The digits of a member's state hash; `None` before it is part of a cluster, when it has no state.
+fn state_hash(status: &v1::StatusResponse) -> Option<String> {
+    let known = !status.cluster_id.is_empty() && !status.state_hash.is_empty();
+    known.then(|| hex(&status.state_hash))
+}
+
+/// Why one member gave no answer. Each is asked once, so that no deadline comes into it.
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Unreachable { last, .. } if !last.is_empty() => last.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// A member's name as another one knows it, or its id.
@@ -154,8 +172,7 @@ async fn transfer(client: &Client, to: Option<&str>, output: Output) -> Result<(
         leader: leader.name,
         id: member_id(leader.leader),
     };
-    output.print(&document, || format!("{} leads", document.leader));
-    Ok(())
+    output.print(&document, || format!("{} leads", document.leader))
 }
 
 async fn snapshot(client: &Client, only: Option<&str>, output: Output) -> Result<(), Failure> {
@@ -185,7 +202,7 @@ async fn snapshot(client: &Client, only: Option<&str>, output: Output) -> Result
                 ),
             });
         Vec::from_iter(lines).join("\n")
-    });
+    })?;
     let missing = document
         .members
         .iter()
@@ -195,9 +212,8 @@ async fn snapshot(client: &Client, only: Option<&str>, output: Output) -> Result
         return Ok(());
     }
     let found = format!("no snapshot was taken on {}", missing.join(", "));
-    let mut failure = Failure::fault(codes::NOT_READY, found).next("tally cluster status");
-    failure.exit = Exit::Broken;
-    Err(failure)
+    let failure = Failure::fault(codes::NOT_READY, found).next("tally cluster status");
+    Err(failure.ends_with(Exit::Broken).documented(true))
 }
 
 async fn take(client: &Client, member: MemberStatus) -> SnapshotDocument {
@@ -215,7 +231,7 @@ async fn take(client: &Client, member: MemberStatus) -> SnapshotDocument {
         Err(error) => SnapshotDocument {
             name,
             index: None,
-            error: Some(error.to_string()),
+            error: Some(reason(&error)),
         },
     }
 }
@@ -223,12 +239,12 @@ async fn take(client: &Client, member: MemberStatus) -> SnapshotDocument {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tally_client::Error;
 
     fn leader() -> MemberStatus {
         let status = v1::StatusResponse {
             name: "n1".to_owned(),
             member: 7,
+            cluster_id: vec![1; 16],
             role: v1::Role::Leader.into(),
             term: 3,
             applied_index: 12,
@@ -275,5 +291,29 @@ mod tests {
         assert!(text.contains("n1    leader"), "{text}");
         assert!(text.contains("abababab"), "{text}");
         assert!(text.contains("\nn2 does not answer: "), "{text}");
+    }
+
+    #[test]
+    fn a_member_that_is_dead_is_told_with_what_failed() {
+        let members = [unreachable()];
+        let told = status_text(&members);
+        assert!(
+            told.ends_with("n2 does not answer: connection refused"),
+            "{told}"
+        );
+        let document = serde_json::json!(StatusDocument::from(members.as_slice()));
+        assert_eq!(document["members"][0]["error"], "connection refused");
+    }
+
+    #[test]
+    fn a_member_without_a_cluster_has_no_state_hash() {
+        let mut alone = leader();
+        if let Ok(status) = &mut alone.status {
+            status.cluster_id.clear();
+            status.state_hash = vec![0; 16];
+        }
+        assert_eq!(row(&alone)[6], "-");
+        let document = serde_json::json!(StatusDocument::from([alone].as_slice()));
+        assert!(document["members"][0]["state_hash"].is_null());
     }
 }

@@ -5,6 +5,7 @@ mod file;
 mod key;
 mod layers;
 mod value;
+mod variables;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,8 @@ use crate::logging::{FORMAT_EXPECTED, Format, LEVEL_EXPECTED, Level};
 
 pub(crate) use key::Flags;
 pub(crate) use layers::Layers;
+use layers::invalid;
+pub(crate) use value::host_port;
 use value::{HOST_PORT_EXPECTED, NUMBER_EXPECTED, address, initial_cluster, member_name, number};
 
 const CLIENT_DEFAULT: &str = "127.0.0.1:7411";
@@ -49,8 +52,12 @@ impl Config {
         if !initial_cluster.iter().any(|(member, _)| *member == name) {
             let names = Vec::from_iter(initial_cluster.iter().map(|(member, _)| member.as_str()));
             let expected = format!("one of {}", names.join(", "));
-            let found = format!("`name` is {name:?}, which `initial-cluster` does not list");
-            return Err(Failure::fault(codes::INVALID_CONFIG, found).expected(expected));
+            let place = layers.place("name");
+            let list = layers.place("initial-cluster");
+            let found = format!(
+                "{place}: `name` is {name:?}, which `initial-cluster` ({list}) does not list"
+            );
+            return Err(invalid(found, &expected));
         }
         let listen = |key, default: &str| {
             let given = layers.optional(key, HOST_PORT_EXPECTED, address)?;
@@ -121,23 +128,34 @@ fn tuning(layers: &Layers) -> Result<tally_service::Tuning, Failure> {
     set(layers, "snapshot-entries", &mut tuning.snapshot_entries)?;
     set(layers, "keep-entries", &mut tuning.keep_entries)?;
     set(layers, "inflight-max", &mut tuning.inflight_max)?;
-    set(layers, "message-bytes-max", &mut tuning.message_bytes_max)?;
+    let bytes = |text: &str| match number(text) {
+        Ok(bytes) if bytes < MESSAGE_BYTES_LEAST => Err("it is too small".to_owned()),
+        other => other,
+    };
+    let expected = format!("a whole number of {MESSAGE_BYTES_LEAST} or more");
+    if let Some(bytes) = layers.optional("message-bytes-max", &expected, bytes)? {
+        tuning.message_bytes_max = bytes;
+    }
     set(layers, "streams-max", &mut tuning.streams_max)?;
-    let (least, most) = (tuning.election_ms_min, tuning.election_ms_max);
-    let beat = tuning.heartbeat_ms;
-    let found = if least < beat.saturating_mul(HEARTBEATS_PER_ELECTION_MIN) {
-        format!("`election-ms-min` is {least} with a `heartbeat-ms` of {beat}")
-    } else if most <= least {
-        format!("`election-ms-max` is {most} with an `election-ms-min` of {least}")
+    let beat = ("heartbeat-ms", tuning.heartbeat_ms);
+    let least = ("election-ms-min", tuning.election_ms_min);
+    let most = ("election-ms-max", tuning.election_ms_max);
+    let wrong = if least.1 < beat.1.saturating_mul(HEARTBEATS_PER_ELECTION_MIN) {
+        [beat, least]
+    } else if most.1 <= least.1 {
+        [least, most]
     } else {
         return Ok(tuning);
     };
-    Err(
-        Failure::fault(codes::INVALID_CONFIG, found).expected(format!(
-            "{HEARTBEATS_PER_ELECTION_MIN} x heartbeat-ms <= election-ms-min < election-ms-max"
-        )),
-    )
+    let found = wrong.map(|(key, value)| format!("{}: `{key}` is {value}", layers.place(key)));
+    let expected = format!(
+        "{HEARTBEATS_PER_ELECTION_MIN} x heartbeat-ms <= election-ms-min < election-ms-max"
+    );
+    Err(invalid(found.join("; "), &expected))
 }
+
+/// A smaller message could not hold a command with a name, an address and a reason.
+const MESSAGE_BYTES_LEAST: usize = 1024;
 
 /// With fewer, one late heartbeat would start an election.
 const HEARTBEATS_PER_ELECTION_MIN: u64 = 2;

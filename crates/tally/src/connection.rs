@@ -11,6 +11,9 @@ use crate::exit::{Exit, Failure};
 /// A session that is not closed is only idle, so closing it is not worth waiting for longer.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
+/// The variable of --endpoints.
+const VARIABLE: &str = "TALLY_ENDPOINTS";
+
 /// Where the cluster is and how long a command may take.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Connection {
@@ -18,7 +21,7 @@ pub(crate) struct Connection {
     #[arg(
         long,
         global = true,
-        env = "TALLY_ENDPOINTS",
+        env = VARIABLE,
         value_name = "URL,…",
         value_delimiter = ',',
         default_value = "http://127.0.0.1:7411",
@@ -45,11 +48,38 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Endpoints that name nobody, and where they were given: flags win over the variable.
+fn nobody(variable: Option<&str>) -> Failure {
+    let blank = |text: &str| text.chars().all(|c| c == ',' || c.is_whitespace());
+    let place = match variable {
+        Some(text) if blank(text) => format!("variable {VARIABLE}"),
+        _ => "flag --endpoints".to_owned(),
+    };
+    Failure::fault(
+        codes::INVALID_CONFIG,
+        format!("{place} names no member: it is empty"),
+    )
+    .expected(
+        "addresses separated by commas, for example http://127.0.0.1:7411, or no such variable",
+    )
+    .next("tally --help")
+}
+
 impl Connection {
+    #[cfg(test)]
+    pub(crate) fn to(endpoints: &[&str], timeout: Duration) -> Self {
+        let endpoints = endpoints.iter().map(|one| (*one).to_owned()).collect();
+        Self { endpoints, timeout }
+    }
+
     /// A client of these endpoints. Connects when it is first used.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         let given = self.endpoints.iter().map(|endpoint| endpoint.trim());
-        let given = given.filter(|endpoint| !endpoint.is_empty());
+        let given = Vec::from_iter(given.filter(|endpoint| !endpoint.is_empty()));
+        if given.is_empty() {
+            let variable = std::env::var(VARIABLE).ok();
+            return Err(nobody(variable.as_deref()));
+        }
         let client = Client::builder()
             .endpoints(given)
             .deadline(self.timeout)
@@ -72,9 +102,10 @@ impl From<Error> for Failure {
             Some(tag) => format!("tally resume {tag}"),
             None => error.next().unwrap_or_default(),
         };
-        let mut failure = Self::fault(error.code(), found(&error)).next(next);
-        failure.exit = exit;
-        failure
+        Self::fault(error.code(), found(&error))
+            .next(next)
+            .resumed_by(error.tag().map(|tag| tag.to_string()))
+            .ends_with(exit)
     }
 }
 

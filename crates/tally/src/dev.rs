@@ -5,7 +5,7 @@ mod file;
 mod members;
 mod run;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use crate::connection::Connection;
 use crate::exit::Failure;
 use crate::logging::Logging;
-use crate::output::{Output, member_id, table};
+use crate::output::{Output, table};
 use control::{Ask, Reply, ask};
 
 /// Most members that one process runs.
@@ -94,11 +94,35 @@ pub(crate) async fn run(
     };
     let within = connection.timeout.max(ORDER_WITHIN_MIN);
     let reply = ask(&arguments.data_dir, &order, within).await?;
-    if let Reply::Failed { code, found, next } = reply {
-        return Err(Failure::fault(&code, found).next(next));
+    if let Reply::Failed {
+        code,
+        found,
+        expected,
+        next,
+    } = reply
+    {
+        let failure = Failure::fault(&code, found);
+        return Err(failure.expected(expected).next(next));
     }
-    output.print(&reply, || told(&reply));
-    Ok(())
+    output.print(&reply, || told(&reply))
+}
+
+/// A command about this directory that works wherever it is typed.
+fn command(dir: &Path, order: &str) -> String {
+    let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let dir = dir.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+@".contains(c);
+    let dir = if dir.chars().all(plain) {
+        dir
+    } else {
+        format!("'{}'", dir.replace('\'', r"'\''"))
+    };
+    let order = if order.is_empty() {
+        String::new()
+    } else {
+        format!(" {order}")
+    };
+    format!("tally dev{order} --data-dir {dir}")
 }
 
 fn told(reply: &Reply) -> String {
@@ -117,7 +141,7 @@ fn told(reply: &Reply) -> String {
                 [
                     member.name.clone(),
                     member.role.clone(),
-                    member.id.map_or_else(|| "-".to_owned(), member_id),
+                    member.id.clone().unwrap_or_else(|| "-".to_owned()),
                     member.client.clone(),
                     member.http.clone(),
                 ]
@@ -134,5 +158,27 @@ fn told(reply: &Reply) -> String {
             text
         }
         Reply::Failed { found, .. } => found.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_about_a_directory_can_be_typed_anywhere() {
+        assert_eq!(
+            command(Path::new("/tmp/d"), "status"),
+            "tally dev status --data-dir /tmp/d"
+        );
+        assert_eq!(
+            command(Path::new("/my dir"), ""),
+            "tally dev --data-dir '/my dir'"
+        );
+        let relative = command(Path::new("d"), "start n2");
+        assert!(
+            relative.starts_with("tally dev start n2 --data-dir /"),
+            "{relative}"
+        );
     }
 }

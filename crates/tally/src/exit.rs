@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::Serialize;
 use tally_model::explanation::codes;
 
 /// What the process's exit code means. The numbers are promised in the README.
@@ -61,6 +62,27 @@ pub(crate) struct Failure {
     pub(crate) found: String,
     /// By label; their order is the one in which they are shown: asked, expected, next.
     details: BTreeMap<&'static str, String>,
+    /// Names a request whose outcome `tally resume` still settles.
+    resume: Option<String>,
+    /// A document on standard output tells of it already.
+    documented: bool,
+}
+
+/// A failure for programs: `{"error": {…}}`. Programs rely on these names.
+#[derive(Debug, Serialize)]
+pub(crate) struct FailureDocument<'a> {
+    error: ErrorDocument<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorDocument<'a> {
+    code: &'a str,
+    found: &'a str,
+    expected: Option<&'a str>,
+    next: Option<&'a str>,
+    exit: u8,
+    /// The token for `tally resume`; null when there is nothing to settle.
+    resume: Option<&'a str>,
 }
 
 const ASKED: &str = "asked";
@@ -84,7 +106,43 @@ impl Failure {
             code: code.to_owned(),
             found: found.into(),
             details: BTreeMap::new(),
+            resume: None,
+            documented: false,
         }
+    }
+
+    /// The same failure with another exit than its code has.
+    #[must_use]
+    pub(crate) fn ends_with(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
+    /// The token under which `tally resume` settles it.
+    #[must_use]
+    pub(crate) fn resumed_by(mut self, token: Option<String>) -> Self {
+        self.resume = token;
+        self
+    }
+
+    /// The result that was printed tells of the failure, so that no other document is printed.
+    #[must_use]
+    pub(crate) fn documented(mut self, printed: bool) -> Self {
+        self.documented = printed;
+        self
+    }
+
+    /// What is printed for programs; `None` when a document was.
+    pub(crate) fn document(&self) -> Option<FailureDocument<'_>> {
+        let error = ErrorDocument {
+            code: &self.code,
+            found: &self.found,
+            expected: self.expectation(),
+            next: self.next_command(),
+            exit: self.exit.code(),
+            resume: self.resume.as_deref(),
+        };
+        (!self.documented).then_some(FailureDocument { error })
     }
 
     #[must_use]
@@ -108,6 +166,11 @@ impl Failure {
             self.details.insert(label, text);
         }
         self
+    }
+
+    /// What was expected, if that was told.
+    pub(crate) fn expectation(&self) -> Option<&str> {
+        self.details.get(EXPECTED).map(String::as_str)
     }
 
     /// The command that would help, if there is one.
@@ -158,6 +221,23 @@ mod tests {
         for (code, exit) in expected {
             assert_eq!(Exit::of_fault(code).code(), exit, "{code}");
         }
+    }
+
+    #[test]
+    fn a_failure_is_one_document_unless_the_result_tells_of_it() {
+        let failure = Failure::fault(codes::OUTCOME_UNKNOWN, "the outcome is unknown")
+            .next("tally resume 1/2:3@4")
+            .resumed_by(Some("1/2:3@4".to_owned()));
+        let expected = serde_json::json!({ "error": {
+            "code": "T-002",
+            "found": "the outcome is unknown",
+            "expected": null,
+            "next": "tally resume 1/2:3@4",
+            "exit": 6,
+            "resume": "1/2:3@4",
+        } });
+        assert_eq!(serde_json::json!(failure.document()), expected);
+        assert!(failure.documented(true).document().is_none());
     }
 
     #[test]

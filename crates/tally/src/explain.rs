@@ -37,13 +37,12 @@ impl From<&Explanation> for Entry {
 pub(crate) fn run(arguments: &ExplainArguments, output: Output) -> Result<(), Failure> {
     let Some(code) = &arguments.code else {
         let all = Vec::from_iter(EXPLANATIONS.iter().map(Entry::from));
-        output.print(&all, || {
+        return output.print(&all, || {
             let rows = all
                 .iter()
                 .map(|entry| [entry.code, entry.title].map(str::to_owned));
             table(["CODE", "MEANING"], rows)
         });
-        return Ok(());
     };
     let Some(entry) = explain(code) else {
         let failure = Failure::fault(codes::NOT_FOUND, format!("there is no code {code}"));
@@ -58,12 +57,11 @@ pub(crate) fn run(arguments: &ExplainArguments, output: Output) -> Result<(), Fa
             entry.title,
             wrapped(entry.text, WIDTH)
         )
-    });
-    Ok(())
+    })
 }
 
 /// `tally version`.
-pub(crate) fn version(output: Output) {
+pub(crate) fn version(output: Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Version {
         name: &'static str,
@@ -73,13 +71,16 @@ pub(crate) fn version(output: Output) {
         name: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
     };
-    output.print(&version, || format!("{} {}", version.name, version.version));
+    output.print(&version, || format!("{} {}", version.name, version.version))
 }
 
 /// `tally completion`.
-pub(crate) fn completion(shell: clap_complete::Shell, command: &mut clap::Command) {
+pub(crate) fn completion(
+    shell: clap_complete::Shell,
+    command: &mut clap::Command,
+) -> Result<(), Failure> {
     let mut script = Vec::new();
     let name = command.get_name().to_owned();
     clap_complete::generate(shell, command, name, &mut script);
-    say(String::from_utf8_lossy(&script).trim_end());
+    say(String::from_utf8_lossy(&script).trim_end())
 }

@@ -11,11 +11,13 @@ use tally_log_server::{LogServer, LogServerOptions, Running, StartError};
 use tally_model::explanation::codes;
 
 use crate::answer::refusal;
+use crate::config::host_port;
 use crate::connection::Connection;
 use crate::exit::{Exit, Failure};
 use crate::listen::bind;
 use crate::logging::Logging;
 use crate::output::Output;
+use crate::patience::patient;
 use crate::serve::halted;
 use crate::signals::Signals;
 
@@ -29,10 +31,16 @@ pub(crate) struct LogServerArguments {
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
     /// Where it serves; port 0 takes a free one.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7421")]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:7421",
+        value_parser = host_port
+    )]
     listen: String,
-    /// Where its clients reach it, when that is not where it listens.
-    #[arg(long, value_name = "HOST:PORT")]
+    /// Where its clients reach it, when that is not where it listens: it is registered in the cluster
+    /// and shown by `tally node show`. For example --listen 0.0.0.0:7421 --advertise ls1.example:7421.
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_port)]
     advertise: Option<String>,
     /// `region` or `region.zone`.
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -75,7 +83,7 @@ pub(crate) async fn run(
     let listener = bind(&arguments.listen, "--listen")?;
     let options = options(arguments, listener, connection)?;
     let start = tokio::select! {
-        start = LogServer::start(options) => start,
+        start = patient(connection, LogServer::start(options)) => start,
         () = signals.asked_to_end() => return Ok(()),
     };
     let start = start.map_err(start_failure)?;
@@ -87,17 +95,24 @@ pub(crate) async fn run(
             return Err(Failure::fault(codes::HALTED, found).asked(asked));
         }
     };
-    tell(&start.started, &running, output);
-    if exit_after_start {
+    let told = tell(&start.started, &running, output);
+    if exit_after_start || told.is_err() {
         running.shutdown().await;
-        return Ok(());
+        return told;
     }
-    tokio::select! {
-        () = signals.asked_to_end() => {}
-        why = running.failed() => return Err(halted(&why)),
-    }
+    let ended = tokio::select! {
+        () = signals.asked_to_end() => None,
+        ended = running.ended() => Some(ended),
+    };
     running.shutdown().await;
-    Ok(())
+    match ended {
+        None => Ok(()),
+        Some(ended) if ended.code == codes::HALTED => Err(halted(&ended.found)),
+        Some(ended) => {
+            let next = format!("tally explain {}", ended.code);
+            Err(Failure::refusal(&ended.code, ended.found).next(next))
+        }
+    }
 }
 
 fn options(
@@ -130,9 +145,7 @@ fn refused(started: &Started) -> Option<Failure> {
         Started::Applied { .. } | Started::Replayed { .. } => None,
         Started::Conflict { refused } | Started::DataLost { refused } => {
             // The name is another one's, whichever code says so.
-            let mut failure = refusal(refused);
-            failure.exit = Exit::MarkerConflict;
-            Some(failure)
+            Some(refusal(refused).ends_with(Exit::MarkerConflict))
         }
         Started::Disabled { found, .. } => {
             let coded = found
@@ -147,7 +160,7 @@ fn refused(started: &Started) -> Option<Failure> {
 /// The refusal of a log server that is in a state in which it may not serve.
 const NOT_PROVISIONING: &str = "T-330";
 
-fn tell(started: &Started, running: &Running, output: Output) {
+fn tell(started: &Started, running: &Running, output: Output) -> Result<(), Failure> {
     let Identity {
         name,
         node,
@@ -158,7 +171,9 @@ fn tell(started: &Started, running: &Running, output: Output) {
     let (outcome, revision, state) = match started {
         Started::Applied { revision, .. } => ("applied", *revision, StorageState::ReadWrite),
         Started::Replayed { since, now, .. } => ("replayed", *since, *now),
-        Started::Conflict { .. } | Started::DataLost { .. } | Started::Disabled { .. } => return,
+        Started::Conflict { .. } | Started::DataLost { .. } | Started::Disabled { .. } => {
+            return Ok(());
+        }
     };
     let document = StartedDocument {
         outcome,
@@ -176,7 +191,7 @@ fn tell(started: &Started, running: &Running, output: Output) {
             marker.short(),
             document.listen
         )
-    });
+    })
 }
 
 #[cfg(test)]
@@ -199,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_name_that_is_another_ones_is_a_conflict() {
-        for code in ["T-310", "T-320", "T-330"] {
+        for code in ["T-310", "T-320"] {
             let conflict = Started::Conflict {
                 refused: refusal(code),
             };

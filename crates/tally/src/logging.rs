@@ -12,6 +12,8 @@ use crate::exit::Failure;
 
 /// What is logged without being asked for.
 pub(crate) const LEVEL_DEFAULT: &str = "info";
+/// The words that are a level by themselves.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// What a level may be, for messages.
 pub(crate) const LEVEL_EXPECTED: &str =
     "off, error, warn, info, debug, trace, or directives such as tally_service=debug,info";
@@ -64,6 +66,13 @@ impl FromStr for Level {
         if text.trim().is_empty() {
             return Err(format!("expected {LEVEL_EXPECTED}"));
         }
+        // A name that is no level would be a directive for a module of that name, and the rest silent.
+        for part in text.split(',').map(str::trim) {
+            let named = LEVELS.contains(&part.to_ascii_lowercase().as_str());
+            if !named && !part.contains('=') {
+                return Err(format!("{part:?} is no level; expected {LEVEL_EXPECTED}"));
+            }
+        }
         let level = Self(text.trim().to_owned());
         match EnvFilter::try_new(level.directives()) {
             Ok(_) => Ok(level),
@@ -76,9 +85,9 @@ impl Level {
     /// A bare level is meant for Tally; libraries then say only what is wrong. openraft warns of every
     /// attempt to reach a member that is down; Tally says it once.
     fn directives(&self) -> String {
-        match self.0.as_str() {
+        match self.0.to_ascii_lowercase().as_str() {
             bare @ ("info" | "debug" | "trace") => format!("warn,openraft=error,tally={bare}"),
-            other => other.to_owned(),
+            _ => self.0.clone(),
         }
     }
 }
@@ -154,6 +163,12 @@ mod tests {
     fn what_is_no_level_or_format_is_told_what_is() {
         let wrong = "".parse::<Level>().expect_err("empty");
         assert!(wrong.contains("debug"), "{wrong}");
+        for none in ["loud", "infos", "loud,quiet", "info,loud", "3", "info,"] {
+            let wrong = none.parse::<Level>().expect_err(none);
+            assert!(wrong.contains("off, error, warn"), "{wrong}");
+        }
+        let level: Level = "INFO".parse().expect("a level");
+        assert_eq!(level.directives(), "warn,openraft=error,tally=info");
         let wrong = "tally=loud".parse::<Level>().expect_err("no level");
         assert!(wrong.contains("debug"), "{wrong}");
         assert_eq!(

@@ -15,9 +15,11 @@ mod logging;
 mod member;
 mod node;
 mod output;
+mod patience;
 mod resume;
 mod serve;
 mod signals;
+mod usage;
 
 use std::io::Write;
 use std::time::Duration;
@@ -25,8 +27,9 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use connection::Connection;
-use exit::Failure;
-use output::Output;
+use exit::{Exit, Failure};
+use output::{Output, written};
+use patience::patient;
 
 /// Keeps which log servers exist and what each may do.
 #[derive(Debug, Parser)]
@@ -49,6 +52,11 @@ struct Cli {
 }
 
 const EXIT_CODES: &str = "\
+With -o json a command that fails also prints one document on standard output,
+unless its result, such as a refused answer, tells of the failure already:
+  {\"error\": {\"code\", \"found\", \"expected\", \"next\", \"exit\", \"resume\"}}
+`expected`, `next` and `resume`, the token for `tally resume`, are null when there is none.
+
 Exit codes:
   0  done, or done before (replayed)
   1  anything else: something is broken, or not found
@@ -56,7 +64,7 @@ Exit codes:
   3  refused by the cluster
   4  marker conflict: the node is another one's
   5  no leader, or nobody could be reached; nothing was done
-  6  outcome unknown; the command prints how to resume";
+  6  outcome unknown; the command prints how to resume, or where to look";
 
 /// Tasks that are left when a command is done are given up after this time.
 const TASKS_END_WITHIN: Duration = Duration::from_secs(5);
@@ -86,20 +94,47 @@ enum Command {
 }
 
 fn main() {
-    // Ends with exit code 2 when the command line is wrong, and 0 after help.
-    let cli = Cli::parse();
-    let code = match run(cli) {
-        Ok(()) => 0,
-        Err(failure) => {
-            // When standard error is gone, the exit code still tells.
-            let _ = writeln!(std::io::stderr(), "{failure}");
-            failure.exit.code()
+    let code = match Cli::try_parse() {
+        Ok(cli) => {
+            let output = cli.output;
+            run(cli).map_or_else(|failure| ended(&failure, output), |()| 0)
         }
+        Err(error) => unparsed(&error),
     };
-    let _ = std::io::stdout().flush();
     // Without the C++ destructors of static objects: after a failed write the stores are left open on
     // purpose, and RocksDB aborts the process when its statics go before its databases.
     signal_hook::low_level::exit(code.into());
+}
+
+/// Tells of a failure: a text for people and a document for programs.
+fn ended(failure: &Failure, output: Output) -> u8 {
+    // When standard error or output is gone, the exit code still tells.
+    let _ = writeln!(std::io::stderr(), "{failure}");
+    if let Some(document) = failure.document().filter(|_| output == Output::Json) {
+        let _ = output.print(&document, String::new);
+    }
+    failure.exit.code()
+}
+
+/// The end of a command line that is no command: help, the version, or a mistake.
+fn unparsed(error: &clap::Error) -> u8 {
+    if !error.use_stderr() {
+        // Help and version are results.
+        return match written(error.print()) {
+            Ok(()) => 0,
+            Err(failure) => ended(&failure, Output::Table),
+        };
+    }
+    let output = usage::output_asked(std::env::args_os().skip(1));
+    // Printed by clap, which knows about colours; the document is left to us.
+    let _ = error.print();
+    if output == Output::Json {
+        let failure = usage::failure(error);
+        let _ = failure
+            .document()
+            .map(|document| output.print(&document, String::new));
+    }
+    Exit::Usage.code()
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
@@ -109,12 +144,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         command,
     } = cli;
     match command {
-        Command::Explain(arguments) => return explain::run(&arguments, output),
+        Command::Explain(arguments) => explain::run(&arguments, output),
         Command::Completion { shell } => explain::completion(shell, &mut Cli::command()),
         Command::Version => explain::version(output),
-        other => return with_runtime(other, &connection, output),
+        other => with_runtime(other, &connection, output),
     }
-    Ok(())
 }
 
 fn with_runtime(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
@@ -128,10 +162,18 @@ fn with_runtime(command: Command, connection: &Connection, output: Output) -> Re
             Command::Serve(arguments) => serve::run(arguments).await,
             Command::Dev(arguments) => dev::run(arguments, connection, output).await,
             Command::LogServer(arguments) => log_server::run(arguments, connection, output).await,
-            Command::Node(command) => node::run(command, connection, output).await,
-            Command::Cluster(command) => cluster::run(command, connection, output).await,
-            Command::Member(command) => member::run(command, connection, output).await,
-            Command::Resume(arguments) => resume::run(arguments, connection, output).await,
+            Command::Node(command) => {
+                patient(connection, node::run(command, connection, output)).await
+            }
+            Command::Cluster(command) => {
+                patient(connection, cluster::run(command, connection, output)).await
+            }
+            Command::Member(command) => {
+                patient(connection, member::run(command, connection, output)).await
+            }
+            Command::Resume(arguments) => {
+                patient(connection, resume::run(arguments, connection, output)).await
+            }
             // Answered before, without a runtime.
             Command::Explain(_) | Command::Completion { .. } | Command::Version => Ok(()),
         }

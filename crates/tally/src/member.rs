@@ -21,8 +21,8 @@ pub(crate) enum MemberCommand {
 #[derive(Debug, Serialize)]
 struct ReplacedDocument {
     name: String,
-    /// Id of the identity that was removed.
-    removed: String,
+    /// Id of the identity that was removed; `null` when there was nothing to replace.
+    removed: Option<String>,
     /// Id of the identity that votes now.
     added: String,
 }
@@ -36,7 +36,7 @@ pub(crate) async fn run(
     let replaced = connection.client()?.replace_member(&name).await?;
     let document = ReplacedDocument {
         name,
-        removed: member_id(replaced.removed),
+        removed: (replaced.removed > 0).then(|| member_id(replaced.removed)),
         added: member_id(replaced.added),
     };
     output.print(&document, || {
@@ -45,7 +45,9 @@ pub(crate) async fn run(
             removed,
             added,
         } = &document;
-        format!("replaced {name}: {removed} is removed, {added} votes")
-    });
-    Ok(())
+        match removed {
+            Some(removed) => format!("replaced {name}: {removed} is removed, {added} votes"),
+            None => format!("nothing to replace: {name} votes as {added}"),
+        }
+    })
 }

@@ -132,8 +132,7 @@ async fn list(client: &Client, freshness: Freshness, output: Output) -> Result<(
             "LOCATION",
         ];
         table(header, nodes.iter().map(row))
-    });
-    Ok(())
+    })
 }
 
 fn row(node: &v1::Node) -> [String; 8] {
@@ -186,8 +185,7 @@ async fn show(
     let consistency = freshness.consistency();
     let node = known(client, node, consistency).await?;
     if output == Output::Json {
-        output.print(&NodeDocument::from(&node), String::new);
-        return Ok(());
+        return output.print(&NodeDocument::from(&node), String::new);
     }
     let history = client
         .history(Some(node.id), 0, freshness.consistency())
@@ -201,7 +199,7 @@ async fn show(
     let by = output::actor_name(node.set_by()).unwrap_or("nobody");
     let state = state_name(node.state).unwrap_or("unknown");
     let since = format!("r{}, {}", node.state_revision, ago(node.state_unix_ms));
-    say(&fields(&[
+    let node = fields(&[
         ("node", node.id.to_string()),
         ("name", node.name.clone()),
         ("state", format!("{state}, set by {by} at {since}")),
@@ -213,9 +211,8 @@ async fn show(
             "revision",
             format!("r{}, created at r{}", node.revision, node.created_revision),
         ),
-    ]));
-    say(&format!("\n{}", history_table(latest)));
-    Ok(())
+    ]);
+    say(&format!("{node}\n\n{}", history_table(latest)))
 }
 
 async fn set_state(
@@ -255,8 +252,7 @@ async fn history(
     let entries = client.history(node, after, freshness.consistency()).await?;
     output.print(&HistoryDocument::from(entries.as_slice()), || {
         history_table(&entries)
-    });
-    Ok(())
+    })
 }
 
 fn history_table(entries: &[v1::HistoryEntry]) -> String {
@@ -310,8 +306,7 @@ async fn claims(
     output.print(&document, || {
         let header = ["NODE", "MARKER", "ATTEMPTS", "FIRST", "LAST", "TAG"];
         table(header, claims.iter().map(claim_row))
-    });
-    Ok(())
+    })
 }
 
 fn claim_row(claim: &v1::Claim) -> [String; 6] {

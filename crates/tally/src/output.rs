@@ -1,13 +1,16 @@
 //! What commands print: JSON documents for programs, tables and lines for people.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
+use tally_model::explanation::codes;
 use tally_proto::v1;
+
+use crate::exit::{Exit, Failure};
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -19,8 +22,12 @@ pub(crate) enum Output {
 }
 
 impl Output {
-    /// Prints the document, or the text that `text` makes for people.
-    pub(crate) fn print(self, document: &impl Serialize, text: impl FnOnce() -> String) {
+    /// Prints the document, or the text that `text` makes for people. Fails as [`say`] does.
+    pub(crate) fn print(
+        self,
+        document: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
         match self {
             // Our documents have string keys and no fallible serializers.
             Self::Json => say(&serde_json::to_string_pretty(document).unwrap_or_default()),
@@ -29,10 +36,24 @@ impl Output {
     }
 }
 
-/// Prints a line. A reader that went away, as in `tally … | head`, is no failure.
-pub(crate) fn say(text: &str) {
+/// Prints a line. A reader that went away, as in `tally … | head`, is no failure; a result that could
+/// not be written is one.
+pub(crate) fn say(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    written(writeln!(out, "{text}").and_then(|()| out.flush()))
+}
+
+/// What became of writing to standard output.
+pub(crate) fn written(result: std::io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            let found = format!("cannot write the result to standard output: {error}");
+            Err(Failure::fault(codes::HALTED, found)
+                .expected("a standard output that takes it; what was asked may be done")
+                .ends_with(Exit::Broken))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// A table without borders and without trailing blanks.
@@ -183,6 +204,13 @@ mod tests {
     fn a_span_is_told_by_its_largest_unit() {
         let told = [0, 59, 60, 7_300, 200_000].map(|s| coarse(Duration::from_secs(s)));
         assert_eq!(told, ["0s", "59s", "1m", "2h", "2d"]);
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_failure_and_a_full_disk_is_one() {
+        assert_eq!(written(Err(ErrorKind::BrokenPipe.into())), Ok(()));
+        let failure = written(Err(ErrorKind::StorageFull.into())).expect_err("not written");
+        assert_eq!(failure.exit.code(), 1);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use tally_model::RetryCheck;
 use tally_model::explanation::codes;
 use tally_service::{Faults, Listeners, Server, ServerConfig, StartError};
 
@@ -33,15 +34,23 @@ pub(crate) struct ServeArguments {
 impl ServeArguments {
     /// Everything that was given, checked.
     pub(crate) fn configuration(self) -> Result<Config, Failure> {
-        let variable = |name: &str| std::env::var(name).ok();
+        let readable = std::env::vars_os()
+            .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
+        let variables = readable.collect();
         let path = self.config.filter(|path| !path.as_os_str().is_empty());
-        Config::read(&Layers::gather(self.flags, variable, path.as_deref())?)
+        Config::read(&Layers::gather(self.flags, &variables, path.as_deref())?)
     }
 }
 
 pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let config = arguments.configuration()?;
     Logging::new(config.log_level.clone(), config.log_format).start()?;
+    if config.settings.retry_check == RetryCheck::Relaxed {
+        tracing::warn!(
+            "the retry check is relaxed, which is unsafe: two processes with one node id can both \
+             succeed; only for test clusters"
+        );
+    }
     let mut signals = Signals::listen()?;
     let listeners = Listeners {
         client: bind(&config.listen_client, "listen-client")?,
@@ -118,17 +127,21 @@ pub(crate) fn start_failure(error: StartError) -> Failure {
     let said = error.to_string();
     let prefix = format!("{}: ", error.code());
     let found = said.strip_prefix(&prefix).unwrap_or(&said);
-    Failure::fault(error.code(), found).next(error.next().unwrap_or_default())
+    let failure = Failure::fault(error.code(), found).next(error.next().unwrap_or_default());
+    match error {
+        // The directory itself is not as it should be, whichever code says so.
+        StartError::Directory(_) => failure.ends_with(Exit::Broken),
+        _ => failure,
+    }
 }
 
 /// A member that cannot go on.
 pub(crate) fn halted(why: &str) -> Failure {
     let prefix = format!("{}: ", codes::HALTED);
     let found = why.strip_prefix(&prefix).unwrap_or(why);
-    let mut failure =
-        Failure::fault(codes::HALTED, found).next(format!("tally explain {}", codes::HALTED));
-    failure.exit = Exit::Broken;
-    failure
+    Failure::fault(codes::HALTED, found)
+        .next(format!("tally explain {}", codes::HALTED))
+        .ends_with(Exit::Broken)
 }
 
 #[cfg(test)]
@@ -151,6 +164,30 @@ mod tests {
             .chain(["--initial-cluster", "n1=host1:7412,n2=host2:7412"]);
         let line = Line::parse_from(line.chain(more.iter().copied()));
         line.serve.configuration().unwrap()
+    }
+
+    #[test]
+    fn the_unsafe_switch_stands_alone_or_has_a_value() {
+        let given = |switch: &[&str]| {
+            let line = ["serve", "--name", "n1", "--data-dir", "/d"];
+            let line = line.into_iter().chain(["--initial-cluster", "n1=h:1"]);
+            let line = line.chain(["--retry-check", "relaxed"]);
+            let line = Line::parse_from(line.chain(switch.iter().copied()));
+            line.serve.configuration().map_err(|failure| failure.code)
+        };
+        let switch = "--i-know-this-is-unsafe";
+        for yes in [
+            &[switch][..],
+            &[switch, "true"],
+            &["--i-know-this-is-unsafe=true"],
+            &[switch, "--log-level", "warn"],
+        ] {
+            assert!(given(yes).is_ok(), "{yes:?}");
+        }
+        let no = given(&[switch, "false"]).unwrap_err();
+        assert_eq!(no, codes::UNSAFE_NOT_ACKNOWLEDGED);
+        let neither = given(&["--i-know-this-is-unsafe=maybe"]).unwrap_err();
+        assert_eq!(neither, codes::INVALID_CONFIG);
     }
 
     #[test]

@@ -78,6 +78,15 @@ impl Dev {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// The error of an order that could not be carried out.
+    fn failed(&self, order: &[&str]) -> Value {
+        let output = self.order(order);
+        assert_eq!(output.status.code(), Some(1), "{order:?}: {output:?}");
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(document["error"]["code"], "T-010", "{document}");
+        document["error"].clone()
+    }
+
     fn member(&self, name: &str) -> Value {
         let status = self.done(&["status"]);
         let mut members = status["members"].as_array().unwrap().iter();
@@ -127,7 +136,11 @@ fn a_killed_leader_is_gone_until_it_is_started_again_on_its_ports() {
             "{name} still listens for {listener}"
         );
     }
-    assert_eq!(dev.order(&["kill", name]).status.code(), Some(5));
+    let data_dir = format!("--data-dir {}", dir.path().display());
+    let error = dev.failed(&["kill", name]);
+    assert_eq!(error["found"], format!("{name} does not run"));
+    assert_eq!(error["expected"], "a member that runs");
+    assert_eq!(error["next"], format!("tally dev start {name} {data_dir}"));
     let next = until("another leader", || {
         let status = dev.done(&["status"]);
         let mut members = status["members"].as_array().unwrap().iter();
@@ -137,7 +150,12 @@ fn a_killed_leader_is_gone_until_it_is_started_again_on_its_ports() {
     assert_ne!(next, name);
 
     dev.done(&["start", name]);
+    let error = dev.failed(&["start", name]);
+    assert_eq!(error["found"], format!("{name} runs already"));
+    assert_eq!(error["next"], format!("tally dev status {data_dir}"));
     let back = dev.member(name);
+    let id = back["id"].as_str().unwrap();
+    assert_eq!(id.len(), 16, "as in `cluster status`: {id}");
     assert_eq!(back["running"], true);
     assert_eq!(back["client"], gone["client"]);
     assert!(connects(&back["client"]));
@@ -187,5 +205,27 @@ fn an_order_about_nobody_names_who_there_is() {
     assert!(said.contains("n1, n2, n3"), "{said}");
     let output = dev.order(&["start", "n1"]);
     assert_eq!(output.status.code(), Some(1), "it runs already: {output:?}");
+    dev.interrupt();
+}
+
+#[test]
+fn a_request_of_a_session_that_is_gone_is_not_taken_for_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let dev = Dev::start(dir.path());
+    let ready = dev.ready();
+    // Entry 1 opened no session.
+    let token = "1/1:7f3a0000000000000000000000000000@1700000000000";
+    let output = tally()
+        .args(["-o", "json", "resume", token])
+        .env("TALLY_ENDPOINTS", ready["endpoints"][0].as_str().unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let error = &document["error"];
+    assert_eq!(error["code"], "T-201");
+    assert_eq!(error["next"], "tally node history NAME");
+    let found = error["found"].as_str().unwrap();
+    assert!(found.contains("can no longer be told"), "{found}");
     dev.interrupt();
 }

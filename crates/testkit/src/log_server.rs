@@ -45,9 +45,22 @@ impl LogServer {
         })
     }
 
-    /// Asks under another name from now on, with the same directory.
-    pub fn rename(&mut self, name: &str) {
+    /// Asks under another name from now on, with the same directory, and has the directory say so too.
+    ///
+    /// # Errors
+    /// When the directory's marker cannot be rewritten.
+    pub fn rename(&mut self, name: &str) -> Result<()> {
+        let marker = self.data_dir().join("MARKER");
+        if marker.exists() {
+            let (old, new) = (
+                format!("\"name\":\"{}\"", self.name),
+                format!("\"name\":\"{name}\""),
+            );
+            let text = std::fs::read_to_string(&marker)?;
+            std::fs::write(&marker, text.replace(&old, &new))?;
+        }
         name.clone_into(&mut self.name);
+        Ok(())
     }
 
     /// Its data directory.

@@ -67,7 +67,7 @@ async fn a_log_server_with_a_marker_of_its_own_ends_with_a_conflict() -> Result<
     let owner = LogServer::new("second", operator.clone())?;
     owner.start_up().await?.expect_code(0)?;
 
-    late.rename("second");
+    late.rename("second")?;
     let refused = late.start_up().await?;
     let refused = refused.expect_code(4)?;
     ensure!(refused.said().contains("T-310"), "{}", refused.said());

@@ -20,6 +20,9 @@ use tokio::task::AbortHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
+/// The id of a cluster that [`Fake::start`] founds.
+pub(crate) const CLUSTER: ClusterId = ClusterId(7);
+
 /// How a member treats one command.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Twist {
@@ -68,6 +71,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Changes with every entry.
     applied: watch::Sender<u64>,
+    cluster: ClusterId,
     /// Changes when watches are to break off.
     breaks: watch::Sender<u64>,
 }
@@ -88,11 +92,13 @@ struct State {
 impl Fake {
     /// Members on free ports, with a founded cluster.
     pub(crate) async fn start(members: usize) -> Self {
+        Self::founded(members, CLUSTER, Settings::default()).await
+    }
+
+    /// As [`Fake::start`], another cluster or one with other settings.
+    pub(crate) async fn founded(members: usize, cluster: ClusterId, settings: Settings) -> Self {
         let mut memory = MemoryState::default();
-        let found = Found {
-            cluster: ClusterId(7),
-            settings: Settings::default(),
-        };
+        let found = Found { cluster, settings };
         let request = Request {
             tagged: None,
             command: Command::Found(found),
@@ -118,6 +124,7 @@ impl Fake {
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             applied: watch::Sender::new(1),
+            cluster,
             breaks: watch::Sender::new(0),
         });
         let mut fake = Self {

@@ -136,6 +136,13 @@ impl v1::nodes_server::Nodes for Member {
         ask: tonic::Request<v1::RegisterRequest>,
     ) -> Result<Response<v1::RegisterResponse>, Status> {
         let ask = ask.into_inner();
+        if !ask.cluster_id.is_empty() && ask.cluster_id != self.shared.cluster.0.to_be_bytes() {
+            return Err(fault::status(
+                Code::FailedPrecondition,
+                codes::WRONG_CLUSTER,
+                "another cluster",
+            ));
+        }
         let answer = self
             .command("register", ask.tag.clone(), ask.try_into())
             .await?;
@@ -304,6 +311,7 @@ impl v1::cluster_server::Cluster for Member {
         Ok(Response::new(v1::StatusResponse {
             member: self.number as u64 + 1,
             name: format!("n{}", self.number + 1),
+            cluster_id: self.shared.cluster.0.to_be_bytes().to_vec(),
             members: members.collect(),
             ..v1::StatusResponse::default()
         }))

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use tally_client::{MemberStatus, v1};
 
+use super::{reason, state_hash};
 use crate::output::{hex, member_id, role_name};
 
 #[derive(Debug, Serialize)]
@@ -30,6 +31,7 @@ struct MemberDocument {
     snapshot_index: Option<u64>,
     purged_index: Option<u64>,
     revision: Option<u64>,
+    /// Null before the member is part of a cluster.
     state_hash: Option<String>,
     not_ready: Option<String>,
     hash_mismatches: Vec<MismatchDocument>,
@@ -78,12 +80,10 @@ impl From<&MemberStatus> for MemberDocument {
             snapshot_index: number(|status| status.snapshot_index),
             purged_index: number(|status| status.purged_index),
             revision: number(|status| status.revision),
-            state_hash: status
-                .map(|status| hex(&status.state_hash))
-                .filter(|hash| !hash.is_empty()),
+            state_hash: status.and_then(state_hash),
             not_ready: text(|status| &status.not_ready),
             hash_mismatches: status.map_or_else(Vec::new, mismatches),
-            error: member.status.as_ref().err().map(ToString::to_string),
+            error: member.status.as_ref().err().map(reason),
         }
     }
 }

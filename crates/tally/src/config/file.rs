@@ -26,12 +26,11 @@ fn parse(path: &Path, text: &str) -> Result<BTreeMap<&'static str, Given>, Failu
         line: line(text, span.start),
     };
     let table = DeTable::parse(text).map_err(|error| {
-        let place = at(error.span().unwrap_or_default());
+        let offset = error.span().unwrap_or_default().start;
+        let place = at(offset..offset);
         let said = Vec::from_iter(error.message().lines()).join("; ");
-        invalid(
-            format!("{place}: {said}"),
-            "a TOML file, for example: name = \"n1\"",
-        )
+        let line = text.lines().nth(line(text, offset) - 1).unwrap_or_default();
+        invalid(format!("{place}: {said}"), &expected_at(line))
     })?;
     let mut given = BTreeMap::new();
     let mut entries = Vec::from_iter(table.get_ref().iter());
@@ -46,6 +45,20 @@ fn parse(path: &Path, text: &str) -> Result<BTreeMap<&'static str, Given>, Failu
         given.insert(key.name, Given { text, place });
     }
     Ok(given)
+}
+
+/// What a line that is no TOML should hold: most often a value lacks its quotes.
+fn expected_at(line: &str) -> String {
+    let given = line.split_once('=');
+    let known = given.and_then(|(name, value)| Some((find(name.trim())?, value.trim())));
+    match known {
+        Some((key, value)) if key.kind == Kind::Text => {
+            let value = value.trim_matches(['"', '\'']);
+            format!("{}: {} = {value:?}", key.kind.expected(), key.name)
+        }
+        Some((key, _)) => format!("`{}` is {}", key.name, key.kind.expected()),
+        None => "a TOML file, for example: name = \"n1\"".to_owned(),
+    }
 }
 
 /// The value as a flag would give it.
@@ -119,6 +132,14 @@ mod tests {
     fn what_is_no_toml_names_its_line() {
         let told = said("name = \"n1\"\ndata-dir = /var/lib/tally\n");
         assert!(told.starts_with("T-015: t.toml, line 2: "), "{told}");
+        assert!(
+            told.contains("in quotes: data-dir = \"/var/lib/tally\""),
+            "{told}"
+        );
+        let told = said("name = n1\n");
+        assert!(told.contains("in quotes: name = \"n1\""), "{told}");
+        let told = said("heartbeat-ms = 1s\n");
+        assert!(told.contains("a whole number, without quotes"), "{told}");
     }
 
     #[test]

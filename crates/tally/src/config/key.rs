@@ -1,6 +1,6 @@
 //! Every key, once: its name in flags, variables and files, and what kind of value it takes.
 
-use clap::{Arg, ArgAction, ArgMatches, Command, Error, FromArgMatches};
+use clap::{Arg, ArgMatches, Command, Error, FromArgMatches};
 
 /// What a TOML file may hold for a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ pub(super) const KEYS: &[Key] = &[
         "i-know-this-is-unsafe",
         Kind::Switch,
         "BOOL",
-        "Needed for an unsafe setting",
+        "Needed for an unsafe setting; true when it stands alone",
     ),
     key(
         "replication",
@@ -208,7 +208,10 @@ impl clap::Args for Flags {
 fn argument(key: &'static Key) -> Arg {
     let argument = Arg::new(key.name).long(key.name).help(key.help);
     match key.kind {
-        Kind::Switch => argument.action(ArgAction::SetTrue),
+        Kind::Switch => argument
+            .value_name(key.placeholder)
+            .num_args(0..=1)
+            .default_missing_value("true"),
         Kind::Text | Kind::Number => argument
             .value_name(key.placeholder)
             .allow_hyphen_values(key.kind == Kind::Number),
@@ -224,10 +227,7 @@ impl FromArgMatches for Flags {
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
         for key in KEYS {
-            let given = match key.kind {
-                Kind::Switch => matches.get_flag(key.name).then(|| true.to_string()),
-                Kind::Text | Kind::Number => matches.get_one::<String>(key.name).cloned(),
-            };
+            let given = matches.get_one::<String>(key.name).cloned();
             self.0.extend(given.map(|value| (key.name, value)));
         }
         Ok(())

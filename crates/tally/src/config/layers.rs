@@ -8,6 +8,7 @@ use tally_model::explanation::codes;
 
 use super::file;
 use super::key::{Flags, KEYS, Key};
+use super::variables::{PREFIX, known, nearest};
 use crate::exit::Failure;
 
 /// Where a value stands, for messages.
@@ -47,17 +48,23 @@ impl Layers {
     /// Reads the file, if there is one, and lays variables and flags over it.
     pub(crate) fn gather(
         flags: Flags,
-        variable: impl Fn(&str) -> Option<String>,
+        variables: &BTreeMap<String, String>,
         path: Option<&Path>,
     ) -> Result<Self, Failure> {
+        // An empty variable is how a service manager says "not set".
+        let set = |(name, text): &(&String, &String)| name.starts_with(PREFIX) && !text.is_empty();
+        if let Some((name, _)) = variables.iter().filter(set).find(|(name, _)| !known(name)) {
+            let found = format!("variable {name}: there is no such setting");
+            return Err(invalid(found, &nearest(name)));
+        }
         let mut given = match path {
             Some(path) => file::read(path)?,
             None => BTreeMap::new(),
         };
         for key in KEYS {
             let name = key.variable();
-            // An empty variable is how a service manager says "not set".
-            if let Some(text) = variable(&name).filter(|text| !text.is_empty()) {
+            if let Some(text) = variables.get(&name).filter(|text| !text.is_empty()) {
+                let text = text.clone();
                 let place = Place::Variable { name };
                 given.insert(key.name, Given { text, place });
             }

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use tempfile::NamedTempFile;
@@ -21,11 +22,11 @@ fn config(
     text: &str,
 ) -> Result<Config, Failure> {
     let file = file(text);
-    let variable = |name: &str| {
-        let found = variables.iter().find(|(variable, _)| *variable == name);
-        found.map(|(_, value)| (*value).to_owned())
-    };
-    let layers = Layers::gather(Flags::of(flags), variable, Some(file.path()))?;
+    let variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    let layers = Layers::gather(Flags::of(flags), &variables, Some(file.path()))?;
     Config::read(&layers)
 }
 
@@ -97,6 +98,8 @@ fn a_name_that_is_not_listed_is_refused() {
         said.contains("n9") && said.contains("one of n1, n2"),
         "{said}"
     );
+    assert!(said.contains("flag --name: "), "{said}");
+    assert!(said.contains(", line 3) does not list"), "{said}");
 }
 
 #[test]
@@ -138,6 +141,37 @@ fn elections_leave_room_for_heartbeats() {
     assert!(tuned("50", "200", "400").is_ok());
     assert!(tuned("150", "200", "400").is_err());
     assert!(tuned("50", "200", "200").is_err());
+    let text = format!("{NEEDED}heartbeat-ms = 5000\n");
+    let failure = config(&[], &[("TALLY_ELECTION_MS_MIN", "6000")], &text).unwrap_err();
+    let said = failure.to_string();
+    assert_eq!(failure.exit.code(), 2);
+    assert!(said.contains(", line 4: `heartbeat-ms` is 5000"), "{said}");
+    assert!(
+        said.contains("variable TALLY_ELECTION_MS_MIN: `election-ms-min` is 6000"),
+        "{said}"
+    );
+    assert!(said.contains("expected  2 x heartbeat-ms <="), "{said}");
+}
+
+#[test]
+fn a_variable_that_nobody_knows_is_refused_unless_it_is_empty() {
+    let failure = config(&[], &[("TALLY_LISTEN_CLIENTS", "a:1")], NEEDED).unwrap_err();
+    assert_eq!(failure.exit.code(), 2);
+    let said = failure.to_string();
+    assert!(said.contains("variable TALLY_LISTEN_CLIENTS"), "{said}");
+    assert!(said.contains("one of TALLY_LISTEN_CLIENT, "), "{said}");
+    assert!(config(&[], &[("TALLY_LISTEN_CLIENTS", "")], NEEDED).is_ok());
+    assert!(config(&[], &[("OTHER_LISTEN_CLIENTS", "a:1")], NEEDED).is_ok());
+}
+
+#[test]
+fn a_message_has_room_for_a_command() {
+    let failure = config(&[("message-bytes-max", "1023")], &[], NEEDED).unwrap_err();
+    let said = failure.to_string();
+    assert!(said.contains("flag --message-bytes-max"), "{said}");
+    assert!(said.contains("a whole number of 1024 or more"), "{said}");
+    let least = config(&[("message-bytes-max", "1024")], &[], NEEDED).unwrap();
+    assert_eq!(least.tuning.message_bytes_max, 1024);
 }
 
 #[test]
@@ -152,7 +186,7 @@ fn the_shipped_file_is_good() {
 #[test]
 fn a_file_that_is_not_there_is_named() {
     let path = std::path::Path::new("/nowhere/tally.toml");
-    let failure = Layers::gather(Flags::default(), |_| None, Some(path)).unwrap_err();
+    let failure = Layers::gather(Flags::default(), &BTreeMap::new(), Some(path)).unwrap_err();
     assert_eq!(failure.exit.code(), 2);
     assert!(failure.found.contains("/nowhere/tally.toml"), "{failure}");
 }

@@ -37,6 +37,11 @@ pub(super) fn address(text: &str) -> Result<String, String> {
     }
 }
 
+/// As [`address`], for flags that no configuration has.
+pub(crate) fn host_port(text: &str) -> Result<String, String> {
+    address(text).map_err(|why| format!("{why}; expected {HOST_PORT_EXPECTED}"))
+}
+
 /// A member's name: it stands in lists, file names and commands.
 pub(super) fn member_name(text: &str) -> Result<String, String> {
     if text.is_empty() {

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::command;
 use super::file::{Control, DevFile};
 use crate::exit::Failure;
 
@@ -51,6 +52,8 @@ pub(super) enum Reply {
     Failed {
         code: String,
         found: String,
+        /// Empty when there is nothing to say, and `next` too.
+        expected: String,
         next: String,
     },
 }
@@ -63,7 +66,8 @@ pub(super) struct MemberReport {
     pub(super) role: String,
     pub(super) running: bool,
     /// Absent before it has an identity, and when it does not run.
-    pub(super) id: Option<u64>,
+    /// 16 hexadecimal digits, as everywhere.
+    pub(super) id: Option<String>,
     pub(super) term: u64,
     pub(super) applied_index: u64,
     pub(super) client: String,
@@ -75,10 +79,12 @@ pub(super) struct MemberReport {
 
 impl From<Failure> for Reply {
     fn from(failure: Failure) -> Self {
+        let expected = failure.expectation().unwrap_or_default().to_owned();
         let next = failure.next_command().unwrap_or_default().to_owned();
         Self::Failed {
             code: failure.code,
             found: failure.found,
+            expected,
             next,
         }
     }
@@ -153,7 +159,7 @@ async fn write_line(stream: &mut TcpStream, message: &impl Serialize) -> anyhow:
 pub(super) async fn ask(dir: &Path, ask: &Ask, within: Duration) -> Result<Reply, Failure> {
     let none = || {
         let found = format!("no `tally dev` runs on {}", dir.display());
-        let next = format!("tally dev --data-dir {}", dir.display());
+        let next = command(dir, "");
         Failure::fault(codes::NOT_FOUND, found).next(next)
     };
     let control = DevFile::read(dir)?
@@ -179,7 +185,7 @@ pub(super) async fn ask(dir: &Path, ask: &Ask, within: Duration) -> Result<Reply
                 "the `tally dev` on {} did not answer in {within:?}",
                 dir.display()
             );
-            Err(Failure::fault(codes::OUTCOME_UNKNOWN, found).next("tally dev status"))
+            Err(Failure::fault(codes::OUTCOME_UNKNOWN, found).next(command(dir, "status")))
         }
     }
 }

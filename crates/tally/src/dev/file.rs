@@ -1,6 +1,7 @@
 //! `dev.json` in the data directory: which ports the members have, and how to reach a running `dev`.
 //! The ports stay as they are, because the members know one another by them.
 
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -70,20 +71,36 @@ impl DevFile {
     }
 }
 
+/// Finds out whether `write_json` could write to `path`, and leaves nothing behind.
+pub(super) fn probe(path: &Path) -> std::io::Result<()> {
+    let unfinished = unfinished(path);
+    create(&unfinished)?;
+    std::fs::remove_file(unfinished)
+}
+
+/// Where a document is written before it is renamed to `path`.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".unfinished");
+    PathBuf::from(unfinished)
+}
+
+fn create(path: &Path) -> std::io::Result<File> {
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+}
+
 /// Writes a document beside `path` and renames it to `path`, so that nobody reads half of it.
 pub(super) fn write_json(path: &Path, document: &impl Serialize) -> Result<(), Failure> {
     let written = || {
         let mut text = serde_json::to_string_pretty(document)?;
         text.push('\n');
-        let mut unfinished = path.as_os_str().to_owned();
-        unfinished.push(".unfinished");
-        let unfinished = PathBuf::from(unfinished);
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&unfinished)?;
+        let unfinished = unfinished(path);
+        let mut file = create(&unfinished)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&unfinished, path)

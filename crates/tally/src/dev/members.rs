@@ -13,11 +13,12 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::command;
 use super::control::MemberReport;
 use super::file::MemberAddresses;
 use crate::exit::Failure;
 use crate::listen::bind;
-use crate::output::role_name;
+use crate::output::{member_id, role_name};
 use crate::serve::{SHUTDOWN_WITHIN, halted, start_failure};
 
 /// Threads that run one member's tasks.
@@ -84,7 +85,9 @@ impl Member {
     pub(super) async fn start(&mut self) -> Result<(), Failure> {
         if self.is_running() {
             let found = format!("{} runs already", self.addresses.name);
-            return Err(Failure::fault(codes::DIRECTORY_LOCKED, found).next("tally dev status"));
+            return Err(Failure::fault(codes::TRANSFER_FAILED, found)
+                .expected("a member that was killed")
+                .next(command(&self.setup.data_dir, "status")));
         }
         let deadline = Instant::now() + START_WITHIN;
         loop {
@@ -174,8 +177,14 @@ impl Member {
     async fn end(&mut self, order: Order) -> Result<(), Failure> {
         if !self.is_running() {
             let name = &self.addresses.name;
-            let failure = Failure::fault(codes::NOT_READY, format!("{name} does not run"));
-            return Err(failure.next(format!("tally dev start {name}")));
+            let found = match &self.failure {
+                Some(why) => format!("{name} does not run; it failed: {why}"),
+                None => format!("{name} does not run"),
+            };
+            let start = command(&self.setup.data_dir, &format!("start {name}"));
+            return Err(Failure::fault(codes::TRANSFER_FAILED, found)
+                .expected("a member that runs")
+                .next(start));
         }
         if let Some(running) = self.running.take() {
             // An error says that it ends already.
@@ -204,7 +213,8 @@ impl Member {
             id: status
                 .as_ref()
                 .map(|status| status.member)
-                .filter(|id| *id != 0),
+                .filter(|id| *id != 0)
+                .map(member_id),
             term: status.as_ref().map_or(0, |status| status.term),
             applied_index: status.as_ref().map_or(0, |status| status.applied_index),
             client,

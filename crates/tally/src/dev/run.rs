@@ -13,10 +13,10 @@ use tally_service::{Faults, Listeners};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::StartArguments;
 use super::control::{self, Ask, Reply};
-use super::file::{DevFile, MemberAddresses, write_json};
+use super::file::{self, DevFile, MemberAddresses, write_json};
 use super::members::{Member, Setup, listen};
+use super::{StartArguments, command};
 use crate::exit::Failure;
 use crate::output::{role_name, say};
 use crate::serve::halted;
@@ -51,8 +51,10 @@ pub(super) async fn run(dir: PathBuf, arguments: StartArguments) -> Result<(), F
     let mut signals = Signals::listen()?;
     std::fs::create_dir_all(&dir)
         .map_err(|error| halted(&format!("cannot create {}: {error}", dir.display())))?;
+    refuse_serve_directory(&dir)?;
     refuse_second(&dir).await?;
     if let Some(path) = &arguments.ready_file {
+        refuse_unwritable(path)?;
         remove_stale(path)?;
     }
     let remembered = DevFile::read(&dir)?.map(|file| file.members);
@@ -79,6 +81,36 @@ pub(super) async fn run(dir: PathBuf, arguments: StartArguments) -> Result<(), F
     ran
 }
 
+/// A member that `tally serve` runs keeps its data at the top, where `dev` has a directory for each.
+fn refuse_serve_directory(dir: &Path) -> Result<(), Failure> {
+    if !dir.join(SERVE_IDENTITY).exists() {
+        return Ok(());
+    }
+    let found = format!(
+        "{} holds the data of one member of `tally serve`: it has a file {SERVE_IDENTITY}",
+        dir.display()
+    );
+    Err(Failure::fault(codes::FOREIGN_DIRECTORY, found)
+        .expected("an empty directory, or one of an earlier `tally dev`, with --data-dir")
+        .next("tally dev --help"))
+}
+
+/// The file by which a member's directory is known, see docs/formats.md.
+const SERVE_IDENTITY: &str = "IDENTITY";
+
+/// Noticed now, and not when the members have a leader.
+fn refuse_unwritable(path: &Path) -> Result<(), Failure> {
+    file::probe(path).map_err(|error| {
+        let found = format!(
+            "--ready-file {}: cannot be written: {error}",
+            path.display()
+        );
+        Failure::fault(codes::INVALID_CONFIG, found)
+            .expected("a file in a directory that exists and that this user may write to")
+            .next("tally dev --help")
+    })
+}
+
 /// Two on one directory would give the members' ports to the wrong one.
 async fn refuse_second(dir: &Path) -> Result<(), Failure> {
     if control::ask(dir, &Ask::Status, OTHER_DEV_WITHIN)
@@ -90,7 +122,7 @@ async fn refuse_second(dir: &Path) -> Result<(), Failure> {
     let found = format!("another `tally dev` runs on {}", dir.display());
     Err(Failure::fault(codes::DIRECTORY_LOCKED, found)
         .expected("a directory of its own, with --data-dir")
-        .next(format!("tally dev status --data-dir {}", dir.display())))
+        .next(command(dir, "status")))
 }
 
 /// A ready file of an earlier run would be read as this one's.
@@ -223,7 +255,7 @@ impl Dev {
             "{} members start on {}",
             self.members.len(),
             self.dir.display()
-        ));
+        ))?;
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ready = false;
@@ -259,17 +291,16 @@ impl Dev {
         if let Some(path) = ready_file {
             write_json(path, &ready)?;
         }
-        let dir = self.dir.display();
+        let kill = command(&self.dir, "kill leader");
         say(&format!(
             "{} leads; in another terminal:\n  \
              export TALLY_ENDPOINTS={}\n  \
              tally cluster status\n  \
-             tally dev kill leader --data-dir {dir}\n\
+             {kill}\n\
              Ctrl-C ends it.",
             ready.members[leader].name,
             ready.endpoints.join(",")
-        ));
-        Ok(())
+        ))
     }
 
     async fn obey(&mut self, ask: Ask) -> Result<Reply, Failure> {
@@ -323,11 +354,10 @@ impl Dev {
                     .iter()
                     .map(|member| member.addresses().name.as_str())
                     .collect();
-                let found = format!(
-                    "there is no member {name}, expected one of {}",
-                    Vec::from_iter(names).join(", ")
-                );
-                Failure::fault(codes::NOT_FOUND, found).next("tally dev status")
+                let expected = format!("one of {}", Vec::from_iter(names).join(", "));
+                let found = format!("there is no member {name}");
+                let failure = Failure::fault(codes::NOT_FOUND, found).expected(expected);
+                failure.next(command(&self.dir, "status"))
             })
     }
 
@@ -359,7 +389,7 @@ impl Dev {
             }
             if Instant::now() >= deadline {
                 let failure = Failure::fault(codes::NO_LEADER, "no member leads");
-                return Err(failure.next("tally dev status"));
+                return Err(failure.next(command(&self.dir, "status")));
             }
             sleep(LOOK_EVERY).await;
         }
@@ -374,78 +404,4 @@ impl Dev {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        start: StartArguments,
-    }
-
-    fn bound(
-        line: &[&str],
-        remembered: Option<Vec<MemberAddresses>>,
-    ) -> Result<Vec<MemberAddresses>, Failure> {
-        let line = Line::parse_from(["dev"].iter().chain(line));
-        let bound = addresses(Path::new("d"), &line.start, remembered)?;
-        Ok(bound.into_iter().map(|(addresses, _)| addresses).collect())
-    }
-
-    #[test]
-    fn members_take_free_ports_and_keep_them() {
-        let first = bound(&["--nodes", "2"], None).unwrap();
-        let ports: BTreeSet<_> = first
-            .iter()
-            .flat_map(|member| [&member.client, &member.peer, &member.http])
-            .collect();
-        assert_eq!(ports.len(), 6);
-        assert_eq!(first[1].name, "n2");
-        let again = bound(&[], Some(first.clone())).unwrap();
-        assert_eq!(again, first);
-    }
-
-    #[test]
-    fn another_number_of_members_needs_another_directory() {
-        let first = bound(&["--nodes", "1"], None).unwrap();
-        let failure = bound(&["--nodes", "3"], Some(first.clone())).unwrap_err();
-        assert_eq!(failure.exit.code(), 2);
-        let failure = bound(&["--port-base", "1"], Some(first)).unwrap_err();
-        assert_eq!(failure.exit.code(), 2);
-    }
-
-    #[test]
-    fn given_ports_follow_one_another() {
-        assert_eq!(port(0, 0, Some(7000)).unwrap(), 7000);
-        assert_eq!(port(2, 1, Some(7000)).unwrap(), 7007);
-        assert_eq!(port(2, 1, None).unwrap(), 0);
-        assert_eq!(port(8, 2, Some(u16::MAX)).unwrap_err().exit.code(), 2);
-    }
-
-    #[test]
-    fn a_ready_file_has_endpoints_and_members() {
-        let member = MemberAddresses {
-            name: "n1".to_owned(),
-            client: "127.0.0.1:1".to_owned(),
-            peer: "127.0.0.1:2".to_owned(),
-            http: "127.0.0.1:3".to_owned(),
-        };
-        let ready = Ready {
-            endpoints: vec!["http://127.0.0.1:1".to_owned()],
-            members: vec![&member],
-        };
-        let expected = serde_json::json!({
-            "endpoints": ["http://127.0.0.1:1"],
-            "members": [{
-                "name": "n1",
-                "client": "127.0.0.1:1",
-                "peer": "127.0.0.1:2",
-                "http": "127.0.0.1:3",
-            }],
-        });
-        assert_eq!(serde_json::to_value(ready).unwrap(), expected);
-    }
-}
+mod tests;

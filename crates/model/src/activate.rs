@@ -15,7 +15,7 @@ use crate::view::View;
 /// Moves a node from `provisioning` to `read-write` and binds its marker in the same step.
 ///
 /// Idempotent by marker: the owner asking again is answered with what happened the first time,
-/// whatever the state has become since. Source of the rule: restate issue 2563.
+/// whatever the state has become since. Source of the rule: restatedev/restate#2563.
 pub(crate) fn activate(draft: &mut Draft<impl View>, tag: Tag, ask: &ActivateNode) -> Outcome {
     let Some(node) = draft.view.node(ask.node) else {
         return Outcome::Refused(Refusal::UnknownNode { node: ask.node });

@@ -32,6 +32,8 @@ pub(crate) enum ForwardError {
     NotLeader,
     /// The other member has too much under way and appended nothing.
     Overloaded,
+    /// The other member does not know this command and appended nothing.
+    NotUnderstood,
     /// It may have been appended.
     Lost,
 }
@@ -191,6 +193,7 @@ fn resolve(answer: ForwardAnswer, pending: &mut HashMap<u64, Reply>) {
         Some(Kind::Failure(failure)) => Err(match failure.reason() {
             Reason::NotLeader => ForwardError::NotLeader,
             Reason::Overloaded => ForwardError::Overloaded,
+            Reason::NotUnderstood => ForwardError::NotUnderstood,
             Reason::Unknown | Reason::Unspecified => ForwardError::Lost,
         }),
         None => Err(ForwardError::Lost),

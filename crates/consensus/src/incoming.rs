@@ -157,11 +157,11 @@ impl Replica {
     }
 
     async fn propose_forwarded(&self, command: peer::ForwardCommand) -> Result<Answer, Reason> {
-        let request = command.request.ok_or(Reason::NotLeader)?;
+        let request = command.request.ok_or(Reason::NotUnderstood)?;
         // What is appended must be understood by every member when it is applied.
         let checked = Request::try_from(request).map_err(|error| {
             tracing::error!(%error, "a passed-on command cannot be understood");
-            Reason::NotLeader
+            Reason::NotUnderstood
         })?;
         let Ok(_permit) = self.inflight.try_acquire() else {
             self.counts.overloaded.fetch_add(1, Ordering::Relaxed);
@@ -173,6 +173,7 @@ impl Replica {
             Ok(answer) => Ok(answer),
             Err(Attempt::NotLeader | Attempt::Halted(_)) => Err(Reason::NotLeader),
             Err(Attempt::Overloaded) => Err(Reason::Overloaded),
+            Err(Attempt::NotUnderstood) => Err(Reason::NotUnderstood),
             Err(Attempt::Lost) => Err(Reason::Unknown),
         }
     }

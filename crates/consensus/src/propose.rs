@@ -28,6 +28,9 @@ pub enum NotAccepted {
     /// No leader could be reached in time.
     #[error("no leader could be reached in time")]
     NoLeader,
+    /// The leader does not know this command: it runs an older version.
+    #[error("the leader does not know this command")]
+    NotUnderstood,
     /// This member has stopped.
     #[error("this member has stopped: {0}")]
     Halted(String),
@@ -51,6 +54,8 @@ pub(crate) enum Attempt {
     NotLeader,
     /// Too much under way where it was to be appended; nothing was.
     Overloaded,
+    /// The leader does not know the command; nothing was appended.
+    NotUnderstood,
     /// It may have been appended.
     Lost,
     /// The replica has stopped before it was appended.
@@ -100,6 +105,7 @@ impl Replica {
                 Attempt::NotLeader => self.leader_news(deadline).await,
                 Attempt::Lost => maybe_appended = true,
                 Attempt::Overloaded => break NotAccepted::Overloaded,
+                Attempt::NotUnderstood => break NotAccepted::NotUnderstood,
                 Attempt::Halted(why) => break NotAccepted::Halted(why),
             }
             if Instant::now() >= deadline {
@@ -194,6 +200,7 @@ impl Replica {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(ForwardError::NotSent | ForwardError::NotLeader)) => Err(Attempt::NotLeader),
             Ok(Err(ForwardError::Overloaded)) => Err(Attempt::Overloaded),
+            Ok(Err(ForwardError::NotUnderstood)) => Err(Attempt::NotUnderstood),
             Ok(Err(ForwardError::Lost)) | Err(_) => Err(Attempt::Lost),
         }
     }

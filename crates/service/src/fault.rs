@@ -43,6 +43,13 @@ pub(crate) fn propose(error: &ProposeError, leader: Option<String>) -> Status {
             "no leader could be reached in time; the command was not appended",
             leader,
         ),
+        ProposeError::NotAccepted(NotAccepted::NotUnderstood) => Fault::new(
+            codes::INVALID_ARGUMENT,
+            "the leader runs an older version and does not know this command",
+        )
+        .with_next("upgrade every member first: tally cluster status")
+        .with_leader(leader)
+        .into_status(Code::FailedPrecondition),
         ProposeError::NotAccepted(NotAccepted::Halted(why)) => halted(why),
         ProposeError::Unknown => Fault::new(
             codes::OUTCOME_UNKNOWN,

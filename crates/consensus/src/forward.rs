@@ -53,11 +53,12 @@ pub(crate) struct Forwarder {
 }
 
 impl Forwarder {
-    /// Passes a command on and waits for the answer, for ever: the caller has a deadline.
+    /// Passes a command on and waits for the answer, for ever: the caller has a deadline. `link` is
+    /// asked for only when there is no stream yet; without one the command is not sent.
     pub(crate) async fn forward(
         &self,
         to: MemberId,
-        link: Arc<dyn PeerLink>,
+        link: impl FnOnce() -> Option<Arc<dyn PeerLink>>,
         request: storage::Request,
         deadline: Instant,
     ) -> Result<Answer, ForwardError> {
@@ -67,7 +68,7 @@ impl Forwarder {
             deadline,
             reply,
         };
-        let queue = self.queue(to, link);
+        let queue = self.queue(to, link).ok_or(ForwardError::NotSent)?;
         if queue.send(job).await.is_err() {
             return Err(ForwardError::NotSent);
         }
@@ -76,15 +77,20 @@ impl Forwarder {
     }
 
     /// The queue of a stream that lives.
-    fn queue(&self, to: MemberId, link: Arc<dyn PeerLink>) -> mpsc::Sender<Job> {
+    fn queue(
+        &self,
+        to: MemberId,
+        link: impl FnOnce() -> Option<Arc<dyn PeerLink>>,
+    ) -> Option<mpsc::Sender<Job>> {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams.retain(|_, queue| !queue.is_closed());
-        let queue = streams.entry(to).or_insert_with(|| {
-            let (queue, jobs) = mpsc::channel(QUEUE_MAX);
-            tokio::spawn(run(link, jobs));
-            queue
-        });
-        queue.clone()
+        if let Some(queue) = streams.get(&to) {
+            return Some(queue.clone());
+        }
+        let (queue, jobs) = mpsc::channel(QUEUE_MAX);
+        tokio::spawn(run(link()?, jobs));
+        streams.insert(to, queue.clone());
+        Some(queue)
     }
 
     /// Ends every stream.
@@ -98,9 +104,12 @@ impl Forwarder {
 async fn run(link: Arc<dyn PeerLink>, mut jobs: mpsc::Receiver<Job>) {
     let (messages, sent) = mpsc::channel(MESSAGES_WAITING_MAX);
     let mut pending = HashMap::new();
+    // Taken from the queue and not given to the network yet.
+    let mut batch = Vec::new();
     match link.forward(ReceiverStream::new(sent).boxed()).await {
         Ok(answers) => {
-            if let Err(error) = carry(&mut jobs, &messages, answers, &mut pending).await {
+            if let Err(error) = carry(&mut jobs, &mut batch, &messages, answers, &mut pending).await
+            {
                 tracing::debug!(%error, "the stream of passed-on commands broke");
             }
         }
@@ -111,55 +120,40 @@ async fn run(link: Arc<dyn PeerLink>, mut jobs: mpsc::Receiver<Job>) {
         let _ = reply.send(Err(ForwardError::Lost));
     }
     while let Some(job) = jobs.recv().await {
+        batch.push(job);
+    }
+    for job in batch {
         let _ = job.reply.send(Err(ForwardError::NotSent));
     }
 }
 
 async fn carry(
     jobs: &mut mpsc::Receiver<Job>,
+    batch: &mut Vec<Job>,
     messages: &mpsc::Sender<ForwardRequest>,
     mut answers: Answers<tally_proto::peer::ForwardResponse>,
     pending: &mut HashMap<u64, Reply>,
 ) -> Result<(), LinkError> {
-    let mut batch = Vec::new();
+    let ended = || LinkError::Broken("the stream ended".to_owned());
     let mut number = 0;
     loop {
         tokio::select! {
-            received = jobs.recv_many(&mut batch, BATCH_MAX), if batch.is_empty() => {
+            received = jobs.recv_many(batch, BATCH_MAX), if batch.is_empty() => {
                 if received == 0 {
                     // Nobody can ask any more.
                     return Ok(());
                 }
             }
             permit = messages.reserve(), if !batch.is_empty() => {
-                let Ok(permit) = permit else {
-                    let ended = LinkError::Broken("the stream ended".to_owned());
-                    requeue_unsent(batch);
-                    return Err(ended);
-                };
-                permit.send(message(std::mem::take(&mut batch), &mut number, pending));
+                let permit = permit.map_err(|_| ended())?;
+                permit.send(message(std::mem::take(batch), &mut number, pending));
             }
             answer = answers.next() => {
-                let ended = || LinkError::Broken("the stream ended".to_owned());
-                let response = match answer.ok_or_else(ended).and_then(|answer| answer) {
-                    Ok(response) => response,
-                    Err(error) => {
-                        requeue_unsent(batch);
-                        return Err(error);
-                    }
-                };
-                for answer in response.answers {
+                for answer in answer.ok_or_else(ended)??.answers {
                     resolve(answer, pending);
                 }
             }
         }
-    }
-}
-
-/// Commands that were taken from the queue and never given to the network.
-fn requeue_unsent(batch: Vec<Job>) {
-    for job in batch {
-        let _ = job.reply.send(Err(ForwardError::NotSent));
     }
 }
 

@@ -68,14 +68,17 @@ impl Replica {
 
     /// Recent state hashes, for another member.
     pub fn on_state_hashes(&self) -> peer::StateHashesResponse {
-        let hashes = self.stores.state.recent_hashes();
-        let hashes = hashes.into_iter().map(|(index, hash)| peer::IndexedHash {
-            index,
-            hash: hash.to_be_bytes().to_vec(),
-        });
-        peer::StateHashesResponse {
-            hashes: hashes.collect(),
-        }
+        message(&self.stores.state.recent_hashes())
+    }
+}
+
+fn message(hashes: &[(u64, u128)]) -> peer::StateHashesResponse {
+    let hashes = hashes.iter().map(|&(index, hash)| peer::IndexedHash {
+        index,
+        hash: hash.to_be_bytes().to_vec(),
+    });
+    peer::StateHashesResponse {
+        hashes: hashes.collect(),
     }
 }
 
@@ -93,27 +96,17 @@ fn first_difference(ours: &[(u64, u128)], theirs: &peer::StateHashesResponse) ->
 mod tests {
     use super::*;
 
-    fn theirs(hashes: &[(u64, u128)]) -> peer::StateHashesResponse {
-        let hashes = hashes.iter().map(|&(index, hash)| peer::IndexedHash {
-            index,
-            hash: hash.to_be_bytes().to_vec(),
-        });
-        peer::StateHashesResponse {
-            hashes: hashes.collect(),
-        }
-    }
-
     #[test]
     fn only_states_after_the_same_entry_are_compared() {
         let ours = [(4, 40), (5, 50), (6, 60)];
         assert_eq!(
-            first_difference(&ours, &theirs(&[(3, 1), (4, 40), (7, 2)])),
+            first_difference(&ours, &message(&[(3, 1), (4, 40), (7, 2)])),
             None
         );
         assert_eq!(
-            first_difference(&ours, &theirs(&[(4, 40), (5, 51), (6, 61)])),
+            first_difference(&ours, &message(&[(4, 40), (5, 51), (6, 61)])),
             Some(5)
         );
-        assert_eq!(first_difference(&[], &theirs(&[(5, 51)])), None);
+        assert_eq!(first_difference(&[], &message(&[(5, 51)])), None);
     }
 }

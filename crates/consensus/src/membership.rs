@@ -57,22 +57,36 @@ impl Membership {
     }
 }
 
+impl From<Member> for storage::MemberRecord {
+    fn from(member: Member) -> Self {
+        Self {
+            id: member.id.0,
+            name: member.name,
+            peer_address: member.peer_address,
+            client_address: member.client_address,
+        }
+    }
+}
+
+impl From<storage::MemberRecord> for Member {
+    fn from(record: storage::MemberRecord) -> Self {
+        Self {
+            id: MemberId(record.id),
+            name: record.name,
+            peer_address: record.peer_address,
+            client_address: record.client_address,
+        }
+    }
+}
+
 /// As members tell each other, and as it stands on disk.
 impl From<&Membership> for storage::Membership {
     fn from(membership: &Membership) -> Self {
         let voters = membership.voters.iter().map(|id| id.0).collect();
-        let members = membership.members.values().map(|member| {
-            let member = member.clone();
-            storage::MemberRecord {
-                id: member.id.0,
-                name: member.name,
-                peer_address: member.peer_address,
-                client_address: member.client_address,
-            }
-        });
+        let members = membership.members.values().cloned();
         Self {
             voters: vec![storage::VoterSet { members: voters }],
-            members: members.collect(),
+            members: members.map(Into::into).collect(),
         }
     }
 }
@@ -80,12 +94,7 @@ impl From<&Membership> for storage::Membership {
 /// What a member was told by another; voters of a joint membership are taken together.
 impl From<storage::Membership> for Membership {
     fn from(message: storage::Membership) -> Self {
-        let members = message.members.into_iter().map(|record| Member {
-            id: MemberId(record.id),
-            name: record.name,
-            peer_address: record.peer_address,
-            client_address: record.client_address,
-        });
+        let members = message.members.into_iter().map(Member::from);
         let voters = message.voters.iter().flat_map(|set| &set.members);
         Self {
             voters: voters.map(|&id| MemberId(id)).collect(),

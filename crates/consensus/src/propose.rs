@@ -50,7 +50,7 @@ pub enum ProposeError {
 /// How one attempt ended without an answer.
 #[derive(Debug)]
 pub(crate) enum Attempt {
-    /// Nothing was appended; the leader that is known instead.
+    /// Nothing was appended: no leader is known, or who was asked does not lead.
     NotLeader,
     /// Too much under way where it was to be appended; nothing was.
     Overloaded,
@@ -192,9 +192,7 @@ impl Replica {
         deadline: Instant,
     ) -> Result<Answer, Attempt> {
         count(&self.counts.forwarded);
-        let Some(link) = self.link(leader) else {
-            return Err(Attempt::NotLeader);
-        };
+        let link = || self.link(leader);
         let forwarded = self.forwarder.forward(leader, link, request, deadline);
         match timeout_at(deadline, forwarded).await {
             Ok(Ok(answer)) => Ok(answer),

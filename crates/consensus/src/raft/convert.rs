@@ -10,6 +10,8 @@ use storage::log_entry::Payload;
 use tally_model::MemberId;
 use tally_proto::{peer, storage};
 
+use crate::membership::Member;
+
 use super::{Entry, LeaderId, LogId, Node, Proposal, StoredMembership, TypeConfig, Vote};
 
 /// A message that lacks something without which it means nothing.
@@ -55,15 +57,8 @@ pub(crate) fn membership_message(
     membership: &openraft::Membership<u64, Node>,
 ) -> storage::Membership {
     let voters = membership.get_joint_config().iter();
-    let members = membership.nodes().map(|(&id, node)| {
-        let member = node.member(MemberId(id));
-        storage::MemberRecord {
-            id,
-            name: member.name,
-            peer_address: member.peer_address,
-            client_address: member.client_address,
-        }
-    });
+    let nodes = membership.nodes();
+    let members = nodes.map(|(&id, node)| node.member(MemberId(id)).into());
     storage::Membership {
         voters: voters
             .map(|set| storage::VoterSet {
@@ -81,14 +76,8 @@ pub(crate) fn membership(
     let voters: Vec<BTreeSet<u64>> = voters
         .map(|set| set.members.iter().copied().collect())
         .collect();
-    let nodes = message.members.iter().map(|record| {
-        let node = Node {
-            name: record.name.clone(),
-            peer_address: record.peer_address.clone(),
-            client_address: record.client_address.clone(),
-        };
-        (record.id, node)
-    });
+    let members = message.members.iter().cloned().map(Member::from);
+    let nodes = members.map(|member| (member.id.0, Node::from(&member)));
     let nodes: BTreeMap<u64, Node> = nodes.collect();
     Membership::new(voters, nodes).map_err(|_| Incomplete("the address of a voter"))
 }

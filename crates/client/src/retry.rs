@@ -1,14 +1,13 @@
 //! Sending again: whom to ask next, how long to wait, and what a failure says of what happened.
 
 use std::collections::BTreeSet;
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tally_model::explanation::codes;
 use tally_proto::fault::{self, Fault};
 use tokio::time::{Instant, sleep, timeout};
-use tonic::{Code, ConnectError, Status};
+use tonic::{Code, Status};
 
 use crate::call::Call;
 use crate::connection::{Connection, Pool};
@@ -55,7 +54,7 @@ impl Failure {
             };
         }
         let found = describe(status);
-        if was_never_connected(status) {
+        if fault::never_connected(status) {
             Self::NotSent(found)
         } else if status.code() == Code::Unimplemented {
             Self::NotSent(format!("not a Tally member: {found}"))
@@ -67,31 +66,11 @@ impl Failure {
 
 /// The status and what caused it, in one line.
 fn describe(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
+    let text = fault::with_causes(status.message(), status);
     if text.is_empty() {
-        text = status.code().description().to_owned();
+        return status.code().description().to_owned();
     }
     text
-}
-
-/// True when the connection itself failed to open, so nothing was sent.
-fn was_never_connected(status: &Status) -> bool {
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        if error.is::<ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 /// What becomes of a request whose attempt may have been applied.

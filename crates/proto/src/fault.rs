@@ -2,10 +2,11 @@
 //! `RetryInfo` where waiting helps. Refusals are not errors and do not pass here.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use tonic::{Code, Status};
+use tonic::{Code, ConnectError, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// The domain of every code in `ErrorInfo`.
@@ -115,6 +116,29 @@ pub fn status(code: Code, reason: &str, found: impl Into<String>) -> Status {
 /// The fault that a status carries; `None` when it is not one of Tally's.
 pub fn read(status: &Status) -> Option<Fault> {
     Fault::read(status)
+}
+
+/// What lies behind an error, nearest first.
+fn causes<'a>(error: &'a dyn Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(error.source(), |&cause| cause.source())
+}
+
+/// True when the connection was never made, so that nothing can have been sent.
+pub fn never_connected(status: &Status) -> bool {
+    causes(status).any(|cause| cause.is::<ConnectError>())
+}
+
+/// What was said and what the causes of the error add to it, in one line: "transport error" alone
+/// says nothing.
+pub fn with_causes(said: impl Into<String>, error: &dyn Error) -> String {
+    causes(error).fold(said.into(), |text, cause| {
+        let more = cause.to_string();
+        if text.contains(&more) {
+            text
+        } else {
+            format!("{text}: {more}")
+        }
+    })
 }
 
 #[cfg(test)]

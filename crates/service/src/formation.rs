@@ -34,10 +34,7 @@ pub(crate) async fn run(member: Arc<Member>) -> Result<(), String> {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
-    tokio::select! {
-        () = forming => {}
-        () = member.ending.cancelled() => {}
-    }
+    member.ending.run_until_cancelled(forming).await;
     Ok(())
 }
 

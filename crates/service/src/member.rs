@@ -2,6 +2,7 @@
 //! it is part of a cluster.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tally_consensus::{Deps, Member as Peer, Replica, ReplicaOptions, Role, Status, Stores};
 use tally_model::explanation::codes;
@@ -40,6 +41,8 @@ pub(crate) struct Member {
     pub(crate) broken: watch::Sender<Option<String>>,
     /// What the others say when they have removed this member.
     pub(crate) removed: watch::Sender<Option<Fault>>,
+    /// Once true, always true: every watch asks again and again, and need not ask the state.
+    founded: AtomicBool,
     phase: watch::Sender<Phase>,
     starting: tokio::sync::Mutex<()>,
 }
@@ -63,6 +66,7 @@ impl Member {
             formation,
             broken,
             removed: watch::Sender::new(None),
+            founded: AtomicBool::new(false),
             ending: CancellationToken::new(),
             phase: watch::Sender::new(Phase::Waiting(fault)),
             starting: tokio::sync::Mutex::default(),
@@ -133,11 +137,14 @@ impl Member {
 
     /// Has the cluster's first entry been applied here?
     pub(crate) fn is_founded(&self) -> bool {
-        let founded = self
-            .stores
-            .state
-            .with_view(|view| view.globals().founded.is_some());
-        founded.unwrap_or(false)
+        if self.founded.load(Ordering::Relaxed) {
+            return true;
+        }
+        let state = &self.stores.state;
+        let founded = state.with_view(|view| view.globals().founded.is_some());
+        let founded = founded.unwrap_or(false);
+        self.founded.store(founded, Ordering::Relaxed);
+        founded
     }
 
     /// Why this member does not serve; `None` when it does.

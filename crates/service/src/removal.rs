@@ -23,10 +23,7 @@ pub(crate) async fn run(member: Arc<Member>) -> Result<(), String> {
             look(&member).await;
         }
     };
-    tokio::select! {
-        () = watching => {}
-        () = member.ending.cancelled() => {}
-    }
+    member.ending.run_until_cancelled(watching).await;
     Ok(())
 }
 

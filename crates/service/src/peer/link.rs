@@ -1,7 +1,6 @@
 //! Links to other members over gRPC: one connection each, made when it is first needed.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -157,22 +156,10 @@ fn link_error(status: Status) -> LinkError {
     if fault::read(&status).is_some() {
         return LinkError::Refused(said);
     }
-    if never_connected(&status) {
+    if fault::never_connected(&status) {
         return LinkError::Unreachable(said);
     }
     LinkError::Broken(said)
-}
-
-/// True when the connection was never made, so that nothing can have been sent.
-fn never_connected(status: &Status) -> bool {
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 fn answers<T: Send + 'static>(stream: Streaming<T>) -> Answers<T> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tally_proto::fault;
 use tally_proto::peer::peer_client::PeerClient;
 use tally_proto::peer::{IdentifyRequest, IdentifyResponse, JoinRequest};
 use tonic::transport::{Channel, Endpoint};
@@ -13,24 +14,16 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Joining waits for an fsync on the other side, and for its replica.
 const JOIN_WITHIN: Duration = Duration::from_secs(10);
 
-async fn connect(address: &str) -> Result<PeerClient<Channel>, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(text)?;
-    let endpoint = endpoint.connect_timeout(ANSWER_WITHIN).tcp_nodelay(true);
-    Ok(PeerClient::new(endpoint.connect().await.map_err(text)?))
+fn unreached(error: tonic::transport::Error) -> String {
+    fault::with_causes(error.to_string(), &error)
 }
 
-/// An error with its causes: "transport error" alone says nothing.
-fn text(error: impl std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
+async fn connect(address: &str) -> Result<PeerClient<Channel>, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(unreached)?;
+    let endpoint = endpoint.connect_timeout(ANSWER_WITHIN).tcp_nodelay(true);
+    Ok(PeerClient::new(
+        endpoint.connect().await.map_err(unreached)?,
+    ))
 }
 
 fn refusal(status: Status) -> String {

@@ -263,17 +263,12 @@ async fn a_damaged_marker_stops_the_start_before_anything_is_sent() {
     assert_eq!(fake.sessions_opened(), 0);
 }
 
-#[tokio::test]
-async fn a_directory_never_becomes_a_node_of_another_name() {
-    let (fake, (dir, file)) = (Fake::start(1).await, disk_of("ls2", CLUSTER));
-    let error = started(&fake, dir.path()).await.unwrap_err();
+/// A directory that is someone else's is refused before anything is asked, and stays as it was.
+async fn refused_as_foreign(fake: &Fake, (dir, file): (TempDir, MarkerFile), named: &[String]) {
+    let error = started(fake, dir.path()).await.unwrap_err();
     let said = error.to_string();
-    assert!(
-        ["\"ls1\"", "\"ls2\"", "MARKER"]
-            .iter()
-            .all(|part| said.contains(part)),
-        "{said}"
-    );
+    assert!(named.iter().all(|part| said.contains(part)), "{said}");
+    assert!(said.contains("MARKER"), "{said}");
     assert_eq!(error.code(), "T-012");
     assert_eq!((fake.seen().len(), fake.sessions_opened()), (0, 0));
     let kept = marker_file::read(&dir.path().join("data")).unwrap();
@@ -281,19 +276,17 @@ async fn a_directory_never_becomes_a_node_of_another_name() {
 }
 
 #[tokio::test]
+async fn a_directory_never_becomes_a_node_of_another_name() {
+    let fake = Fake::start(1).await;
+    let named = ["\"ls1\"", "\"ls2\""].map(str::to_owned);
+    refused_as_foreign(&fake, disk_of("ls2", CLUSTER), &named).await;
+}
+
+#[tokio::test]
 async fn a_directory_never_becomes_a_node_of_another_cluster() {
-    let (fake, (dir, file)) = (Fake::start(2).await, disk_of("ls1", ClusterId(8)));
-    let error = started(&fake, dir.path()).await.unwrap_err();
-    let said = error.to_string();
+    let fake = Fake::start(2).await;
     let named = [ClusterId(8).to_string(), CLUSTER.to_string()];
-    assert!(
-        named.iter().all(|part| said.contains(part)) && said.contains("MARKER"),
-        "{said}"
-    );
-    assert_eq!(error.code(), "T-012");
-    assert_eq!((fake.seen().len(), fake.sessions_opened()), (0, 0));
-    let kept = marker_file::read(&dir.path().join("data")).unwrap();
-    assert_eq!(kept, Some(file));
+    refused_as_foreign(&fake, disk_of("ls1", ClusterId(8)), &named).await;
 }
 
 #[tokio::test]

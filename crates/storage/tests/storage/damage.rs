@@ -16,6 +16,11 @@ fn refusal(path: &Path) -> OpenError {
     open(path).expect_err("the log is refused")
 }
 
+fn refused_for(path: &Path, why: &str) {
+    let error = refusal(path);
+    assert!(error.to_string().contains(why), "{error}");
+}
+
 /// The largest write-ahead log file: the one that holds the entries.
 fn write_ahead_log(path: &Path) -> PathBuf {
     let files = fs::read_dir(path.join("log"))
@@ -118,12 +123,9 @@ fn a_lost_log_is_damage() {
     let directory = tempfile::tempdir().unwrap();
     fill(directory.path(), 0..3);
     fs::remove_dir_all(directory.path().join("log")).unwrap();
-    let error = refusal(directory.path());
-    assert!(
-        error
-            .to_string()
-            .contains("holds no entry, and entry 2 was acknowledged"),
-        "{error}"
+    refused_for(
+        directory.path(),
+        "holds no entry, and entry 2 was acknowledged",
     );
 }
 
@@ -147,12 +149,9 @@ fn a_log_restored_from_an_older_copy_is_damage() {
     fill(directory.path(), 3..6);
     fs::remove_dir_all(directory.path().join("log")).unwrap();
     crate::member::copy_directory(older.path(), &directory.path().join("log"));
-    let error = refusal(directory.path());
-    assert!(
-        error
-            .to_string()
-            .contains("ends at entry 2, and entry 5 was acknowledged"),
-        "{error}"
+    refused_for(
+        directory.path(),
+        "ends at entry 2, and entry 5 was acknowledged",
     );
 }
 

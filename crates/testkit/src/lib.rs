@@ -19,6 +19,7 @@ mod process;
 mod proxy;
 mod read;
 mod requester;
+mod rounds;
 
 pub use answer::AnswerExt;
 pub use call::{Call, send, send_until_answered};
@@ -33,3 +34,4 @@ pub use process::Process;
 pub use proxy::{Mode, Proxy};
 pub use read::{Reader, activations, registrations};
 pub use requester::{Requester, channel, fresh_marker};
+pub use rounds::{rounds, seed};

@@ -24,6 +24,7 @@ pub mod codes {
     pub const NOT_FOUND: &str = "T-019";
     pub const NOT_PERMITTED: &str = "T-020";
     pub const REMOVED: &str = "T-021";
+    pub const ENDED_LATE: &str = "T-022";
 }
 
 /// One code's entry.
@@ -56,7 +57,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     entry(
         codes::OUTCOME_UNKNOWN,
         "outcome unknown",
-        "The deadline passed while the request may have been committed. Only the same tag may be sent again. `tally resume TOKEN` tells what became of it, and makes sure that nothing more does.",
+        "The deadline passed, or the member that was asked ended, while the request may have been committed. Only the same tag may be sent again. `tally resume TOKEN` tells what became of it, and makes sure that nothing more does.",
     ),
     entry(
         codes::OVERLOADED,
@@ -76,7 +77,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     entry(
         codes::NOT_READY,
         "member not ready",
-        "The member is starting or is not part of a cluster yet. `/readyz` on its HTTP port tells which. Send the request to another member.",
+        "The member is starting, catching up or ending, or is not part of a cluster yet. `/readyz` on its HTTP port tells which. Send the request to another member.",
     ),
     entry(
         codes::TOO_LARGE,
@@ -152,6 +153,11 @@ pub const EXPLANATIONS: &[Explanation] = &[
         codes::REMOVED,
         "member removed",
         "The cluster replaced this member while it was away, and a majority says so. Its data directory is of no further use to the cluster. To bring the name back, start it on an empty data directory and run `tally member replace NAME`.",
+    ),
+    entry(
+        codes::ENDED_LATE,
+        "ended late",
+        "The process was asked to end and had not closed its files within `shutdown-ms-max`, or was asked again. It ended all the same. Nothing that was answered is lost: it is on the disks of a majority, and the next start reads it from the log. A disk that hangs is the usual reason; look at it before the member is started again.",
     ),
     entry(
         "T-101",

@@ -67,7 +67,7 @@ pub(crate) async fn serve(member: Arc<Member>, listener: TcpListener) -> Result<
         .add_service(reflection_alpha)
         .serve_with_incoming_shutdown(
             TcpListenerStream::new(listener),
-            member.ending.clone().cancelled_owned(),
+            member.ending.closing.clone().cancelled_owned(),
         )
         .await;
     watching.abort();
@@ -84,7 +84,8 @@ async fn report_health(member: Arc<Member>, reporter: tonic_health::server::Heal
     ];
     let mut known = None;
     loop {
-        let ready = member.not_ready().is_none() && !member.ending.is_cancelled();
+        let leaving = member.ending.leaving.is_cancelled();
+        let ready = !leaving && member.not_ready().is_none();
         if known != Some(ready) {
             known = Some(ready);
             let status = match ready {
@@ -95,7 +96,10 @@ async fn report_health(member: Arc<Member>, reporter: tonic_health::server::Heal
                 reporter.set_service_status(service, status).await;
             }
         }
-        tokio::time::sleep(HEALTH_EVERY).await;
+        tokio::select! {
+            () = tokio::time::sleep(HEALTH_EVERY) => {}
+            () = member.ending.leaving.cancelled(), if !leaving => {}
+        }
     }
 }
 
@@ -116,8 +120,12 @@ impl Member {
         let answer = async {
             let request = request.map_err(|error| fault::invalid(&error))?;
             let replica = self.serving()?;
-            let answer = replica.propose(request, deadline::of(metadata)).await;
-            answer.map_err(|error| fault::propose(&error, replica.status().leader_address()))
+            let proposed = replica.propose(request, deadline::of(metadata));
+            let leader = || replica.status().leader_address();
+            match self.ending.unless_refusing(proposed).await {
+                Some(answer) => answer.map_err(|error| fault::propose(&error, leader())),
+                None => Err(fault::ended_meanwhile(leader())),
+            }
         };
         let answer = answer.await;
         self.metrics.request(method, &answer, begun);
@@ -136,9 +144,12 @@ impl Member {
         let result = async {
             let consistency = consistency(asked)?;
             let replica = self.serving()?;
-            let reader = replica.read(consistency, deadline::of(metadata)).await;
+            let read_from = replica.read(consistency, deadline::of(metadata));
             let leader = || replica.status().leader_address();
-            let reader = reader.map_err(|error| fault::read(&error, leader()))?;
+            let reader = match self.ending.unless_refusing(read_from).await {
+                Some(reader) => reader.map_err(|error| fault::read(&error, leader()))?,
+                None => return Err(fault::ending(leader())),
+            };
             reader.with_view(read).map_err(|error| fault::disk(&error))
         };
         let result = result.await;

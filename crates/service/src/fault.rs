@@ -61,6 +61,23 @@ pub(crate) fn propose(error: &ProposeError, leader: Option<String>) -> Status {
     }
 }
 
+/// The member ended while a command was under way.
+pub(crate) fn ended_meanwhile(leader: Option<String>) -> Status {
+    let found = "this member is ending, and the command may have been committed";
+    Fault::new(codes::OUTCOME_UNKNOWN, found)
+        .with_next("send it again under the same tag, to another member")
+        .with_leader(leader)
+        .into_status(Code::Unavailable)
+}
+
+/// The member ends before it could answer something that changes nothing.
+pub(crate) fn ending(leader: Option<String>) -> Status {
+    Fault::new(codes::NOT_READY, "this member is ending")
+        .with_next("ask another member")
+        .with_leader(leader)
+        .into_status(Code::Unavailable)
+}
+
 pub(crate) fn read(error: &ReadError, leader: Option<String>) -> Status {
     match error {
         ReadError::Overloaded => overloaded("too many reads wait already"),

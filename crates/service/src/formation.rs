@@ -34,7 +34,7 @@ pub(crate) async fn run(member: Arc<Member>) -> Result<(), String> {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
-    member.ending.run_until_cancelled(forming).await;
+    member.ending.leaving.run_until_cancelled(forming).await;
     Ok(())
 }
 

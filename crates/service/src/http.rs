@@ -14,14 +14,14 @@ use crate::metrics;
 
 /// Serves operators until the server ends.
 pub(crate) async fn serve(member: Arc<Member>, listener: TcpListener) -> Result<(), String> {
-    let ending = member.ending.clone();
+    let ended = member.ending.ended.clone();
     let router = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
         .with_state(member);
     axum::serve(listener, router)
-        .with_graceful_shutdown(ending.cancelled_owned())
+        .with_graceful_shutdown(ended.cancelled_owned())
         .await
         .map_err(|error| format!("http listener: {error}"))
 }

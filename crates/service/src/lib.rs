@@ -3,8 +3,10 @@
 //! Knows addresses, deadlines, limits and status codes. Knows nothing of how an order is agreed on,
 //! how bytes reach a disk, or how a command is decided.
 
+mod catching_up;
 mod client;
 mod deadline;
+mod ending;
 mod fault;
 mod formation;
 mod http;

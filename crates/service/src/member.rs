@@ -11,8 +11,8 @@ use tally_proto::fault::Fault;
 use tally_proto::v1;
 use tally_storage::DataDir;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
+use crate::ending::Ending;
 use crate::metrics::Metrics;
 use crate::peer::PeerTransport;
 use crate::server::{Faults, ServerConfig, StartError};
@@ -35,14 +35,15 @@ pub(crate) struct Member {
     /// Digest of the initial cluster that this member was started with.
     pub(crate) formation: Vec<u8>,
     pub(crate) metrics: Metrics,
-    /// Cancelled when the server ends.
-    pub(crate) ending: CancellationToken,
+    pub(crate) ending: Ending,
     /// Why the member cannot go on; `None` while it can.
     pub(crate) broken: watch::Sender<Option<String>>,
     /// What the others say when they have removed this member.
     pub(crate) removed: watch::Sender<Option<Fault>>,
     /// Once true, always true: every watch asks again and again, and need not ask the state.
     founded: AtomicBool,
+    /// See `catching_up`; once true, always true.
+    caught_up: AtomicBool,
     phase: watch::Sender<Phase>,
     starting: tokio::sync::Mutex<()>,
 }
@@ -67,7 +68,8 @@ impl Member {
             broken,
             removed: watch::Sender::new(None),
             founded: AtomicBool::new(false),
-            ending: CancellationToken::new(),
+            caught_up: AtomicBool::new(false),
+            ending: Ending::default(),
             phase: watch::Sender::new(Phase::Waiting(fault)),
             starting: tokio::sync::Mutex::default(),
         })
@@ -89,8 +91,20 @@ impl Member {
         }
     }
 
-    pub(crate) fn watch_phase(&self) -> watch::Receiver<Phase> {
-        self.phase.subscribe()
+    /// The replica, once it runs; `None` when it never will.
+    pub(crate) async fn running(&self) -> Option<Replica> {
+        let mut phase = self.phase.subscribe();
+        loop {
+            if let Phase::Running(replica) = &*phase.borrow_and_update() {
+                return Some(replica.clone());
+            }
+            phase.changed().await.ok()?;
+        }
+    }
+
+    /// Notes that everything is applied that was answered before the start.
+    pub(crate) fn has_caught_up(&self) {
+        self.caught_up.store(true, Ordering::Relaxed);
     }
 
     /// Notes why the member is not part of a cluster; nothing when it is.
@@ -152,6 +166,9 @@ impl Member {
         if let Some(why) = &*self.broken.borrow() {
             return Some(Fault::new(codes::HALTED, why.clone()));
         }
+        if self.ending.leaving.is_cancelled() {
+            return Some(Fault::new(codes::NOT_READY, "the member is ending"));
+        }
         let replica = match self.replica() {
             Ok(replica) => replica,
             Err(fault) => return Some(fault),
@@ -179,6 +196,11 @@ impl Member {
         if status.leader.is_none() {
             let found = "no leader is known";
             return Some(Fault::new(codes::NO_LEADER, found).with_next("tally cluster status"));
+        }
+        if !self.caught_up.load(Ordering::Relaxed) {
+            let found =
+                "catching up: not everything is applied here that was answered before the start";
+            return Some(Fault::new(codes::NOT_READY, found));
         }
         None
     }

@@ -103,7 +103,7 @@ impl Envelope {
 
 /// Serves other members until the server ends.
 pub(crate) async fn serve(member: Arc<Member>, listener: TcpListener) -> Result<(), String> {
-    let ending = member.ending.clone();
+    let ended = member.ending.ended.clone();
     let service = PeerServer::new(answer::PeerAnswers { member })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -113,7 +113,7 @@ pub(crate) async fn serve(member: Arc<Member>, listener: TcpListener) -> Result<
         .http2_keepalive_interval(Some(link::KEEP_ALIVE_EVERY))
         .http2_keepalive_timeout(Some(link::KEEP_ALIVE_TIMEOUT))
         .add_service(service)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), ending.cancelled_owned())
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), ended.cancelled_owned())
         .await
         .map_err(|error| format!("peer listener: {error}"))
 }

@@ -23,7 +23,7 @@ pub(crate) async fn run(member: Arc<Member>) -> Result<(), String> {
             look(&member).await;
         }
     };
-    member.ending.run_until_cancelled(watching).await;
+    member.ending.leaving.run_until_cancelled(watching).await;
     Ok(())
 }
 

@@ -15,8 +15,8 @@ use tally_storage::{DataDir, LogOptions, OnFailure, OpenError, OpenOptions, Stat
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
-use crate::member::Member;
-use crate::{client, formation, http, peer, removal};
+use crate::member::{Member, said};
+use crate::{catching_up, client, formation, http, peer, removal};
 
 /// What a member is started with.
 #[derive(Clone, Debug)]
@@ -127,12 +127,17 @@ impl StartError {
     }
 }
 
+/// What clients wait for when the member ends is finished within this time, or answered with a reason.
+const REQUESTS_END_WITHIN: Duration = Duration::from_secs(2);
+
 /// Connections that stay open at the end are cut off after this time.
-const CONNECTIONS_END_WITHIN: Duration = Duration::from_secs(3);
+const CONNECTIONS_END_WITHIN: Duration = Duration::from_secs(1);
 
 /// A running member.
 pub struct Server {
     member: Arc<Member>,
+    /// Serves clients, and ends before everything else does.
+    clients: JoinSet<Result<(), String>>,
     tasks: JoinSet<Result<(), String>>,
 }
 
@@ -156,7 +161,7 @@ impl Server {
         if member.cluster().is_some() {
             member.start_replica().await?;
         }
-        let mut tasks = JoinSet::new();
+        let (mut clients, mut tasks) = (JoinSet::new(), JoinSet::new());
         for listener in [&listeners.client, &listeners.peer, &listeners.http] {
             listener
                 .set_nonblocking(true)
@@ -165,7 +170,7 @@ impl Server {
         let client = tokio::net::TcpListener::from_std(listeners.client);
         let peer = tokio::net::TcpListener::from_std(listeners.peer);
         let http = tokio::net::TcpListener::from_std(listeners.http);
-        tasks.spawn(named(
+        clients.spawn(named(
             "clients",
             client::serve(member.clone(), client.map_err(StartError::Listener)?),
         ));
@@ -178,8 +183,13 @@ impl Server {
             http::serve(member.clone(), http.map_err(StartError::Listener)?),
         ));
         tasks.spawn(formation::run(member.clone()));
+        tasks.spawn(catching_up::run(member.clone()));
         tasks.spawn(removal::run(member.clone()));
-        Ok(Self { member, tasks })
+        Ok(Self {
+            member,
+            clients,
+            tasks,
+        })
     }
 
     /// What this member knows; never waits.
@@ -190,6 +200,16 @@ impl Server {
     /// True when the member takes requests: part of a cluster, and a leader is known.
     pub fn is_ready(&self) -> bool {
         self.member.not_ready().is_none()
+    }
+
+    /// Why it does not, in a line with what to run; `None` when it does.
+    pub fn not_ready(&self) -> Option<String> {
+        self.member.not_ready().map(|fault| said(&fault))
+    }
+
+    /// True when the member belongs to a cluster, whether it takes requests or not.
+    pub fn has_cluster(&self) -> bool {
+        self.member.cluster().is_some()
     }
 
     /// Resolves when the member cannot go on, with the reason. The process must end: what its disk
@@ -207,14 +227,9 @@ impl Server {
             }
         };
         let replica = async {
-            let mut phase = self.member.watch_phase();
-            loop {
-                if let Ok(replica) = self.member.replica() {
-                    return replica.halted().await;
-                }
-                if phase.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
+            match self.member.running().await {
+                Some(replica) => replica.halted().await,
+                None => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -225,22 +240,29 @@ impl Server {
         }
     }
 
-    /// Hands leadership over, ends connections, closes the files.
+    /// Ends well: is not ready any more, hands leadership over, finishes what clients wait for or says
+    /// why not, lets everyone go, and closes the files. Nothing that was answered is lost, also when it
+    /// is given up on the way.
     pub async fn shutdown(mut self) {
+        let ending = self.member.ending.clone();
+        ending.leaving.cancel();
         let replica = self.member.replica().ok();
         if let Some(replica) = &replica {
+            // Clients are still served meanwhile: what comes is passed on to the one that takes over.
             replica.hand_over().await;
         }
-        self.member.ending.cancel();
-        let ended = async {
-            while let Some(ended) = self.tasks.join_next().await {
-                report(ended);
+        ending.closing.cancel();
+        // Members still reach this one: without replication it could not answer what is under way.
+        if !all_end(&mut self.clients, REQUESTS_END_WITHIN).await {
+            tracing::info!("clients still wait and are told to ask another member");
+            ending.refusing.cancel();
+            if !all_end(&mut self.clients, CONNECTIONS_END_WITHIN).await {
+                tracing::info!("connections of clients were still open and are cut off");
+                self.clients.shutdown().await;
             }
-        };
-        if tokio::time::timeout(CONNECTIONS_END_WITHIN, ended)
-            .await
-            .is_err()
-        {
+        }
+        ending.ended.cancel();
+        if !all_end(&mut self.tasks, CONNECTIONS_END_WITHIN).await {
             tracing::info!("connections were still open and are cut off");
             self.tasks.shutdown().await;
         }
@@ -256,6 +278,16 @@ impl Server {
             Err(error) => tracing::warn!(%error, "the state was not flushed; the log replays it"),
         }
     }
+}
+
+/// True when every task has ended in time.
+async fn all_end(tasks: &mut JoinSet<Result<(), String>>, within: Duration) -> bool {
+    let ended = async {
+        while let Some(ended) = tasks.join_next().await {
+            report(ended);
+        }
+    };
+    tokio::time::timeout(within, ended).await.is_ok()
 }
 
 /// Says when a listener has ended.

@@ -7,7 +7,8 @@ mod layers;
 mod value;
 mod variables;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tally_model::RetryCheck;
 use tally_model::explanation::codes;
@@ -25,6 +26,10 @@ const CLIENT_DEFAULT: &str = "127.0.0.1:7411";
 const PEER_DEFAULT: &str = "127.0.0.1:7412";
 const HTTP_DEFAULT: &str = "127.0.0.1:7413";
 
+/// Handing leadership over, finishing requests and closing files take a few seconds at most; a disk
+/// that hangs must not keep the process for longer.
+pub(crate) const SHUTDOWN_WITHIN: Duration = Duration::from_secs(15);
+
 /// A checked configuration.
 #[derive(Debug)]
 pub(crate) struct Config {
@@ -39,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) initial_cluster: Vec<(String, String)>,
     pub(crate) settings: tally_service::Settings,
     pub(crate) tuning: tally_service::Tuning,
+    /// Bounds the end of the process, from the signal on.
+    pub(crate) shutdown_within: Duration,
     pub(crate) log_level: Level,
     pub(crate) log_format: Format,
 }
@@ -59,20 +66,17 @@ impl Config {
             );
             return Err(invalid(found, &expected));
         }
-        let listen = |key, default: &str| {
-            let given = layers.optional(key, HOST_PORT_EXPECTED, address)?;
-            Ok::<_, Failure>(given.unwrap_or_else(|| default.to_owned()))
-        };
         Ok(Self {
             name,
             data_dir: layers.required("data-dir", "a directory", directory)?,
-            listen_client: listen("listen-client", CLIENT_DEFAULT)?,
-            listen_peer: listen("listen-peer", PEER_DEFAULT)?,
-            listen_http: listen("listen-http", HTTP_DEFAULT)?,
+            listen_client: listen(layers, "listen-client", CLIENT_DEFAULT)?,
+            listen_peer: listen(layers, "listen-peer", PEER_DEFAULT)?,
+            listen_http: listen(layers, "listen-http", HTTP_DEFAULT)?,
             advertise_client: layers.optional("advertise-client", HOST_PORT_EXPECTED, address)?,
             initial_cluster,
             settings: settings(layers)?,
             tuning: tuning(layers)?,
+            shutdown_within: shutdown_within(layers)?,
             log_level: layers
                 .optional("log-level", LEVEL_EXPECTED, str::parse)?
                 .unwrap_or_default(),
@@ -81,6 +85,21 @@ impl Config {
                 .unwrap_or_default(),
         })
     }
+}
+
+fn listen(layers: &Layers, key: &str, default: &str) -> Result<String, Failure> {
+    let given = layers.optional(key, HOST_PORT_EXPECTED, address)?;
+    Ok(given.unwrap_or_else(|| default.to_owned()))
+}
+
+/// Where a member that is configured like this process serves HTTP.
+pub(crate) fn listen_http(flag: Option<String>, path: Option<&Path>) -> Result<String, Failure> {
+    let flags = Flags::one("listen-http", flag);
+    listen(
+        &Layers::of_process(flags, path)?,
+        "listen-http",
+        HTTP_DEFAULT,
+    )
 }
 
 fn directory(text: &str) -> Result<PathBuf, String> {
@@ -152,6 +171,11 @@ fn tuning(layers: &Layers) -> Result<tally_service::Tuning, Failure> {
         "{HEARTBEATS_PER_ELECTION_MIN} x heartbeat-ms <= election-ms-min < election-ms-max"
     );
     Err(invalid(found.join("; "), &expected))
+}
+
+fn shutdown_within(layers: &Layers) -> Result<Duration, Failure> {
+    let given = layers.optional("shutdown-ms-max", NUMBER_EXPECTED, number)?;
+    Ok(given.map_or(SHUTDOWN_WITHIN, Duration::from_millis))
 }
 
 /// A smaller message could not hold a command with a name, an address and a reason.

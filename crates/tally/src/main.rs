@@ -9,6 +9,7 @@ mod connection;
 mod dev;
 mod exit;
 mod explain;
+mod health;
 mod listen;
 mod log_server;
 mod logging;
@@ -19,6 +20,7 @@ mod patience;
 mod resume;
 mod serve;
 mod signals;
+mod supervisor;
 mod usage;
 
 use std::io::Write;
@@ -84,6 +86,7 @@ enum Command {
     #[command(subcommand)]
     Member(member::MemberCommand),
     Resume(resume::ResumeArguments),
+    Health(health::HealthArguments),
     Explain(explain::ExplainArguments),
     /// A script for a shell that completes commands and flags.
     Completion {
@@ -174,6 +177,7 @@ fn with_runtime(command: Command, connection: &Connection, output: Output) -> Re
             Command::Resume(arguments) => {
                 patient(connection, resume::run(arguments, connection, output)).await
             }
+            Command::Health(arguments) => health::run(arguments, output).await,
             // Answered before, without a runtime.
             Command::Explain(_) | Command::Completion { .. } | Command::Version => Ok(()),
         }

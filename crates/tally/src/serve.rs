@@ -14,11 +14,12 @@ use crate::exit::{Exit, Failure};
 use crate::listen::bind;
 use crate::logging::Logging;
 use crate::signals::Signals;
-
-/// Handing leadership over and closing files takes no longer than this, or is given up.
-pub(crate) const SHUTDOWN_WITHIN: Duration = Duration::from_secs(15);
+use crate::supervisor::Supervisor;
 
 /// Runs one member of a cluster until Ctrl-C or SIGTERM.
+///
+/// The first signal ends it well: leadership is handed over, what is under way is finished, files are
+/// closed. A second one ends it at once. Under systemd it tells when it is ready and what it does.
 ///
 /// Every flag is also a variable, --data-dir as TALLY_DATA_DIR, and a key of the TOML file that
 /// --config names, data-dir = "…". Flags win over variables, variables over the file.
@@ -34,11 +35,7 @@ pub(crate) struct ServeArguments {
 impl ServeArguments {
     /// Everything that was given, checked.
     pub(crate) fn configuration(self) -> Result<Config, Failure> {
-        let readable = std::env::vars_os()
-            .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
-        let variables = readable.collect();
-        let path = self.config.filter(|path| !path.as_os_str().is_empty());
-        Config::read(&Layers::gather(self.flags, &variables, path.as_deref())?)
+        Config::read(&Layers::of_process(self.flags, self.config.as_deref())?)
     }
 }
 
@@ -58,6 +55,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         http: bind(&config.listen_http, "listen-http")?,
     };
     let advertise_client = advertised(&config, &listeners.client);
+    let shutdown_within = config.shutdown_within;
     tracing::info!(
         name = config.name,
         data_dir = %config.data_dir.display(),
@@ -75,27 +73,39 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         settings: config.settings,
         tuning: config.tuning,
     };
+    let mut supervisor = Supervisor::default();
     let server = tokio::select! {
         started = Server::start(config, listeners, Faults::default()) => started.map_err(start_failure)?,
         () = signals.asked_to_end() => return Ok(()),
+        never = supervisor.while_opening() => match never {},
     };
     let why = tokio::select! {
         () = signals.asked_to_end() => None,
         why = server.failed() => Some(why),
+        never = supervisor.follow(&server) => match never {},
     };
     if let Some(why) = why {
         // Closing its files would write to the disk that failed.
         std::mem::forget(server);
+        supervisor.halted(&why);
         return Err(halted(&why));
     }
-    tracing::info!("asked to end");
-    if tokio::time::timeout(SHUTDOWN_WITHIN, server.shutdown())
-        .await
-        .is_err()
-    {
-        tracing::warn!(within = ?SHUTDOWN_WITHIN, "did not close in time; what was synced is safe");
-    }
+    tracing::info!(within = ?shutdown_within, "asked to end; a second signal ends at once");
+    supervisor.ending(shutdown_within);
+    let closed = tokio::time::timeout(shutdown_within, server.shutdown());
+    closed.await.map_err(|_| ended_late(shutdown_within))?;
+    tracing::info!("ended");
     Ok(())
+}
+
+/// A member that was asked to end and has not closed its files in time.
+fn ended_late(within: Duration) -> Failure {
+    let found = format!(
+        "asked to end, and not closed within {within:?}; nothing that was answered is lost"
+    );
+    Failure::fault(codes::ENDED_LATE, found)
+        .expected("an end within shutdown-ms-max")
+        .next(format!("tally explain {}", codes::ENDED_LATE))
 }
 
 /// Where clients reach this member: as given, or where it listens; on all addresses, the host under

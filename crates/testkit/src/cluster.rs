@@ -1,6 +1,7 @@
 //! A cluster of `tally serve` processes on this machine.
 
 use std::collections::BTreeMap;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -179,6 +180,22 @@ impl Cluster {
     /// When it takes too long or its exit code is not 0.
     pub async fn stop_member(&mut self, name: &str) -> Result<()> {
         self.member_mut(name)?.stop().await
+    }
+
+    /// SIGTERM to one member, and does not wait; [`Cluster::ended`] does.
+    ///
+    /// # Errors
+    /// When the member does not run.
+    pub fn ask_to_end(&self, name: &str) -> Result<()> {
+        self.member(name)?.ask_to_end()
+    }
+
+    /// Waits until a member that was asked to end has ended, however it did.
+    ///
+    /// # Errors
+    /// When it takes too long.
+    pub async fn ended(&mut self, name: &str) -> Result<ExitStatus> {
+        self.member_mut(name)?.ended().await
     }
 
     /// Removes the data directory of a member that does not run.

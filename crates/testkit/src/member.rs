@@ -1,7 +1,7 @@
 //! One `tally serve` process: its directory, its addresses, and what it says of itself.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -107,6 +107,15 @@ impl Member {
         let status = process.terminate(END_WITHIN).await?;
         ensure!(status.success(), "{} was told to end: {status}", self.name);
         Ok(())
+    }
+
+    pub(crate) fn ask_to_end(&self) -> Result<()> {
+        self.running()?.ask_to_end()
+    }
+
+    pub(crate) async fn ended(&mut self) -> Result<ExitStatus> {
+        let mut process = self.process.take().context("it was not started")?;
+        process.ended(END_WITHIN).await
     }
 
     pub(crate) fn pause(&self) -> Result<()> {

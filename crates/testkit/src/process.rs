@@ -84,8 +84,16 @@ impl Process {
     /// # Errors
     /// When it is still there after `within`.
     pub async fn terminate(&mut self, within: Duration) -> Result<ExitStatus> {
-        self.signal(Signal::TERM)?;
+        self.ask_to_end()?;
         self.ended(within).await
+    }
+
+    /// SIGTERM, and does not wait.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn ask_to_end(&self) -> Result<()> {
+        self.signal(Signal::TERM)
     }
 
     /// Waits for the end.

@@ -69,7 +69,7 @@ pub(super) async fn start(
                 // The client may be gone as well.
                 let _ = send.send(Err(fault::not_ready(fault))).await;
             }
-            () = member.ending.cancelled() => {}
+            () = member.ending.closing.cancelled() => {}
         }
     };
     tokio::spawn(follow);

@@ -39,8 +39,8 @@ impl PeerAnswers {
         &self,
         answers: impl futures::Stream<Item = T> + Send + 'static,
     ) -> BoxStream<'static, T> {
-        let ending = self.member.ending.clone();
-        answers.take_until(ending.cancelled_owned()).boxed()
+        let ended = self.member.ending.ended.clone();
+        answers.take_until(ended.cancelled_owned()).boxed()
     }
 }
 

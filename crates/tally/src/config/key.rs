@@ -158,6 +158,12 @@ pub(super) const KEYS: &[Key] = &[
         "Watches, of which more are refused, and requests under way on one connection",
     ),
     key(
+        "shutdown-ms-max",
+        Kind::Number,
+        "MS",
+        "How long an end may take, from the signal on, before it is given up [default: 15000]",
+    ),
+    key(
         "log-level",
         Kind::Text,
         "LEVEL",
@@ -183,6 +189,11 @@ pub(crate) struct Flags(Vec<(&'static str, String)>);
 impl Flags {
     pub(super) fn given(self) -> Vec<(&'static str, String)> {
         self.0
+    }
+
+    /// One flag, if it was given to another command than `serve`.
+    pub(super) fn one(name: &'static str, given: Option<String>) -> Self {
+        Self(given.map(|text| (name, text)).into_iter().collect())
     }
 
     #[cfg(test)]

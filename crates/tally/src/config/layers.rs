@@ -45,6 +45,14 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
+    /// What this process was given. A path that is empty names no file.
+    pub(crate) fn of_process(flags: Flags, path: Option<&Path>) -> Result<Self, Failure> {
+        let readable = std::env::vars_os()
+            .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)));
+        let path = path.filter(|path| !path.as_os_str().is_empty());
+        Self::gather(flags, &readable.collect(), path)
+    }
+
     /// Reads the file, if there is one, and lays variables and flags over it.
     pub(crate) fn gather(
         flags: Flags,

@@ -16,10 +16,11 @@ use tokio::time::{Instant, sleep, timeout};
 use super::command;
 use super::control::MemberReport;
 use super::file::MemberAddresses;
+use crate::config::SHUTDOWN_WITHIN;
 use crate::exit::Failure;
 use crate::listen::bind;
 use crate::output::{member_id, role_name};
-use crate::serve::{SHUTDOWN_WITHIN, halted, start_failure};
+use crate::serve::{halted, start_failure};
 
 /// Threads that run one member's tasks.
 const THREADS_PER_MEMBER: usize = 2;

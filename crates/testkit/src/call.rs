@@ -22,6 +22,17 @@ pub enum Call {
     SetState(v1::SetStateRequest),
 }
 
+impl Call {
+    /// Who asks, and which of its requests this is.
+    pub fn tag(&self) -> Option<&v1::Tag> {
+        match self {
+            Self::Register(ask) => ask.tag.as_ref(),
+            Self::Activate(ask) => ask.tag.as_ref(),
+            Self::SetState(ask) => ask.tag.as_ref(),
+        }
+    }
+}
+
 /// Sends it once.
 ///
 /// # Errors
@@ -70,7 +81,7 @@ pub(crate) fn timed<T: Clone>(ask: &T, within: Duration) -> Request<T> {
 }
 
 /// Sending the same again would bring the same.
-fn is_final(status: &Status) -> bool {
+pub(crate) fn is_final(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::InvalidArgument

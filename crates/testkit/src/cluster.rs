@@ -12,6 +12,8 @@ use v1::cluster_client::ClusterClient;
 use crate::call::timed;
 use crate::command::Operator;
 use crate::deadline::until;
+use crate::host::Hosts;
+use crate::lacking::lacking;
 use crate::member::Member;
 use crate::requester::channel;
 
@@ -26,6 +28,8 @@ const LOG_LINES_SHOWN: usize = 80;
 pub struct Cluster {
     members: Vec<Member>,
     arguments: Vec<String>,
+    /// After the members, so that they end first.
+    hosts: Option<Hosts>,
     dir: TempDir,
     stopped: bool,
 }
@@ -45,10 +49,7 @@ impl Cluster {
     /// As for [`Cluster::start`].
     pub async fn start_with(count: usize, arguments: &[&str]) -> Result<Self> {
         let mut cluster = Self::prepare(count, arguments)?;
-        for name in cluster.names() {
-            cluster.launch(&name)?;
-        }
-        cluster.all_ready().await?;
+        cluster.restart_all().await?;
         Ok(cluster)
     }
 
@@ -64,9 +65,53 @@ impl Cluster {
         Ok(Self {
             members: members.collect::<Result<_>>()?,
             arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
+            hosts: None,
             dir,
             stopped: false,
         })
+    }
+
+    /// Starts members on hosts of their own, between which packets can be lost. `None` where this
+    /// machine cannot have such hosts, which is said loudly.
+    ///
+    /// # Errors
+    /// As for [`Cluster::start`], and where `CI` is set although there can be no hosts.
+    pub async fn start_on_hosts(count: usize, arguments: &[&str]) -> Result<Option<Self>> {
+        if let Err(why) = Hosts::possible() {
+            lacking("a partition of the network", &why)?;
+            return Ok(None);
+        }
+        let mut cluster = Self::prepare(count, arguments)?;
+        let hosts = Hosts::make(&cluster.names())?;
+        for member in &mut cluster.members {
+            member.move_to(hosts.host(member.name())?);
+        }
+        cluster.hosts = Some(hosts);
+        cluster.restart_all().await?;
+        Ok(Some(cluster))
+    }
+
+    /// The network between the members.
+    ///
+    /// # Errors
+    /// When they do not run on hosts of their own.
+    pub fn hosts(&self) -> Result<&Hosts> {
+        let hosts = self.hosts.as_ref();
+        hosts.context("the members are not on hosts of their own")
+    }
+
+    /// True when packets between members can be lost.
+    pub fn is_on_hosts(&self) -> bool {
+        self.hosts.is_some()
+    }
+
+    /// From now on a member is started with this environment variable.
+    ///
+    /// # Errors
+    /// When there is no such member.
+    pub fn set_variable(&mut self, name: &str, variable: &str, value: String) -> Result<()> {
+        self.member_mut(name)?.set_variable(variable, value);
+        Ok(())
     }
 
     /// Every member's name.
@@ -252,12 +297,11 @@ impl Cluster {
         self.member(name)?.status().await
     }
 
-    /// What every started member knows, by name.
-    async fn statuses(&self) -> Result<BTreeMap<String, v1::StatusResponse>> {
+    /// What these members know, by name.
+    async fn statuses(&self, names: &[String]) -> Result<BTreeMap<String, v1::StatusResponse>> {
         let mut statuses = BTreeMap::new();
-        for name in self.started() {
-            let status = self.status(&name).await?;
-            statuses.insert(name, status);
+        for name in names {
+            statuses.insert(name.clone(), self.status(name).await?);
         }
         Ok(statuses)
     }
@@ -267,8 +311,16 @@ impl Cluster {
     /// # Errors
     /// When they do not after a minute.
     pub async fn leader(&self) -> Result<String> {
+        self.leader_among(&self.started()).await
+    }
+
+    /// Waits until these members name the same one of them as leader, and returns its name.
+    ///
+    /// # Errors
+    /// When they do not after a minute.
+    pub async fn leader_among(&self, names: &[String]) -> Result<String> {
         until("a leader that all agree on", SETTLED_WITHIN, async || {
-            let statuses = self.statuses().await?;
+            let statuses = self.statuses(names).await?;
             let mut leaders = statuses
                 .iter()
                 .filter(|(_, status)| status.role() == v1::Role::Leader);
@@ -328,7 +380,11 @@ impl Cluster {
     /// When they have not after a minute, and at once when equal entries gave unequal states.
     pub async fn state_hashes_agree(&self) -> Result<u64> {
         let agreed = until("equal applied indices", SETTLED_WITHIN, async || {
-            let statuses: Vec<_> = self.statuses().await?.into_values().collect();
+            let statuses: Vec<_> = self
+                .statuses(&self.started())
+                .await?
+                .into_values()
+                .collect();
             let first = statuses.first().context("no member runs")?;
             let index = first.applied_index;
             ensure!(

@@ -10,6 +10,7 @@ use v1::cluster_client::ClusterClient;
 
 use crate::binary;
 use crate::call::timed;
+use crate::host::Host;
 use crate::http::{self, HttpAnswer};
 use crate::port::Port;
 use crate::process::{Process, read_lossy};
@@ -28,6 +29,8 @@ pub struct Member {
     client: Port,
     peer: Port,
     http: Port,
+    host: Option<Host>,
+    environment: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -40,6 +43,8 @@ impl Member {
             client: Port::take()?,
             peer: Port::take()?,
             http: Port::take()?,
+            host: None,
+            environment: Vec::new(),
             process: None,
             name,
         })
@@ -52,12 +57,12 @@ impl Member {
 
     /// Where clients reach it.
     pub fn client_address(&self) -> String {
-        self.client.address()
+        self.at(&self.client)
     }
 
     /// Where members reach it.
     pub fn peer_address(&self) -> String {
-        self.peer.address()
+        self.at(&self.peer)
     }
 
     /// Its data directory.
@@ -77,18 +82,22 @@ impl Member {
 
     pub(crate) fn start(&mut self, initial_cluster: &str, more: &[String]) -> Result<()> {
         ensure!(self.process.is_none(), "{} runs already", self.name);
-        let mut command = Command::new(binary::tally()?);
+        let mut command = match &self.host {
+            Some(host) => host.command(binary::tally()?),
+            None => Command::new(binary::tally()?),
+        };
         command
             .arg("serve")
             .args(["--name", &self.name])
             .arg("--data-dir")
             .arg(&self.data)
-            .args(["--listen-client", &self.client.address()])
-            .args(["--listen-peer", &self.peer.address()])
-            .args(["--listen-http", &self.http.address()])
+            .args(["--listen-client", &self.client_address()])
+            .args(["--listen-peer", &self.peer_address()])
+            .args(["--listen-http", &self.at(&self.http)])
             .args(["--initial-cluster", initial_cluster])
             .args(more)
-            .env("NO_COLOR", "1");
+            .env("NO_COLOR", "1")
+            .envs(self.environment.iter().cloned());
         self.process = Some(Process::start(&mut command, &self.log)?);
         Ok(())
     }
@@ -158,7 +167,24 @@ impl Member {
     /// # Errors
     /// When it does not answer.
     pub async fn http(&self, path: &str) -> Result<HttpAnswer> {
-        http::get(&self.http.address(), path).await
+        http::get(&self.at(&self.http), path).await
+    }
+
+    /// From now on it is started there.
+    pub(crate) fn move_to(&mut self, host: Host) {
+        self.host = Some(host);
+    }
+
+    /// From now on it is started with this variable.
+    pub(crate) fn set_variable(&mut self, name: &str, value: String) {
+        self.environment.push((name.to_owned(), value));
+    }
+
+    fn at(&self, port: &Port) -> String {
+        match &self.host {
+            Some(host) => port.address_at(host.address),
+            None => port.address(),
+        }
     }
 
     fn running(&self) -> Result<&Process> {

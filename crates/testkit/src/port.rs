@@ -1,7 +1,7 @@
 //! Ports that nobody else takes, also while the process that listens on them is down.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 
 use anyhow::{Context, Result, bail};
 use rand::RngExt;
@@ -41,7 +41,12 @@ impl Port {
 
     /// `127.0.0.1:PORT`.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.number)
+        self.address_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The same number at another address of this machine.
+    pub(crate) fn address_at(&self, host: Ipv4Addr) -> String {
+        format!("{host}:{}", self.number)
     }
 }
 

@@ -40,11 +40,16 @@ impl Reader {
     }
 
     async fn new(address: &str, consistency: v1::Consistency) -> Result<Self> {
-        Ok(Self {
-            channel: channel(address).await?,
+        Ok(Self::over(channel(address).await?, consistency))
+    }
+
+    /// Reads over a connection that is there.
+    pub fn over(channel: Channel, consistency: v1::Consistency) -> Self {
+        Self {
+            channel,
             consistency,
             within: ANSWER_WITHIN,
-        })
+        }
     }
 
     /// The same reader with another patience.

@@ -28,6 +28,15 @@ pub async fn channel(address: &str) -> Result<Channel> {
         .with_context(|| format!("connecting to {address}"))
 }
 
+/// A channel to `HOST:PORT` that connects when it is used, and again when it has to.
+///
+/// # Errors
+/// When the address is none.
+pub fn lazy_channel(address: &str) -> Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+    Ok(endpoint.connect_timeout(CONNECT_WITHIN).connect_lazy())
+}
+
 /// A marker that nobody has.
 pub fn fresh_marker() -> v1::Marker {
     v1::Marker {
@@ -59,15 +68,23 @@ impl Requester {
     /// # Errors
     /// When it is not answered in time.
     pub async fn open_as(address: &str, marker: v1::Marker) -> Result<Self> {
+        until("an open session", ANSWER_WITHIN, async || {
+            Self::try_open(&channel(address).await?, marker.clone()).await
+        })
+        .await
+    }
+
+    /// Asks once for a session under the given marker.
+    ///
+    /// # Errors
+    /// When it is not answered; at worst an idle session is left.
+    pub async fn try_open(to: &Channel, marker: v1::Marker) -> Result<Self> {
         let ask = v1::OpenSessionRequest {
             marker: Some(marker.clone()),
         };
-        let answer = until("an open session", ANSWER_WITHIN, async || {
-            let mut client = SessionsClient::new(channel(address).await?);
-            let response = client.open(timed(&ask, OPEN_ATTEMPT)).await?.into_inner();
-            response.answer.context("no answer in the response")
-        })
-        .await?;
+        let mut client = SessionsClient::new(to.clone());
+        let response = client.open(timed(&ask, OPEN_ATTEMPT)).await?.into_inner();
+        let answer = response.answer.context("no answer in the response")?;
         let session = answer
             .session()
             .with_context(|| format!("no session opened: {answer:?}"))?;
@@ -140,6 +157,26 @@ impl Requester {
             node,
             to: to.into(),
             actor: Some(v1::set_state_request::Actor::ByOperator(operator)),
+            reason: String::new(),
+        })
+    }
+
+    /// A node's own change under the next tag.
+    pub fn set_own_state_call(
+        &mut self,
+        (node, incarnation): (u32, u64),
+        marker: v1::Marker,
+        to: v1::StorageState,
+    ) -> Call {
+        let owner = v1::NodeActor {
+            marker: Some(marker),
+            incarnation,
+        };
+        Call::SetState(v1::SetStateRequest {
+            tag: Some(self.next_tag()),
+            node,
+            to: to.into(),
+            actor: Some(v1::set_state_request::Actor::ByNode(owner)),
             reason: String::new(),
         })
     }

@@ -14,11 +14,13 @@ mod directory;
 mod durable;
 mod failure;
 mod log;
+mod progress;
 mod record_file;
 mod rocks;
 mod snapshot;
 mod state;
 mod table;
+mod torn;
 
 pub use directory::{DataDir, JoinError, OpenError, OpenOptions};
 pub use failure::OnFailure;

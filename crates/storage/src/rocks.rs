@@ -16,6 +16,8 @@ const BACKGROUND_JOBS_MAX: i32 = 2;
 const MANIFEST_BYTES_MAX: usize = 4 << 20;
 const INFO_LOG_BYTES_MAX: usize = 1 << 20;
 const INFO_LOGS_MAX: usize = 2;
+/// Read at once where everything is read in order.
+const READ_AHEAD_BYTES: usize = 1 << 20;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 
 fn options() -> Options {
@@ -88,6 +90,14 @@ pub(crate) fn unlogged() -> WriteOptions {
 pub(crate) fn bounded_by(until: Vec<u8>) -> ReadOptions {
     let mut options = ReadOptions::default();
     options.set_iterate_upper_bound(until);
+    options
+}
+
+/// Reads of everything, once: the cache keeps what it has.
+pub(crate) fn once() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.fill_cache(false);
+    options.set_readahead_size(READ_AHEAD_BYTES);
     options
 }
 

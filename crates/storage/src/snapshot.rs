@@ -84,6 +84,11 @@ impl Snapshot {
         SnapshotFrames::new(self.clone(), chunk_bytes_max.max(1))
     }
 
+    /// Where it is.
+    fn path(&self) -> PathBuf {
+        self.held.path.clone()
+    }
+
     pub(crate) fn file_path(&self, name: &str) -> PathBuf {
         self.held.path.join(FILES).join(name)
     }

@@ -26,8 +26,8 @@ pub use view::StateView;
 
 use crate::directory::{DirectoryLock, OpenError};
 use crate::failure::{Failure, OnFailure, lock};
-use crate::rocks;
 use crate::snapshot::{Shelf, Snapshot, SnapshotReceiver};
+use crate::{rocks, torn};
 use effects::Effects;
 use generation::{Generation, Generations};
 
@@ -121,6 +121,12 @@ impl StateStore {
         let generations = Generations::open(directory, &name)?;
         let path = generations.current_path();
         let damaged = |why: String| OpenError::damaged(path.clone(), &name, why);
+        torn::check(&path)
+            .map_err(|source| OpenError::Io {
+                path: path.clone(),
+                source,
+            })?
+            .map_err(|damage| OpenError::damaged(damage.file, &name, damage.why))?;
         let generation =
             Generation::open(path.clone()).map_err(|error| {
                 match rocks::is_environment(&error) {
@@ -132,6 +138,7 @@ impl StateStore {
                 }
             })?;
         let (applied, hash) = generation.position().map_err(damaged)?;
+        generation.check(hash).map_err(damaged)?;
         let shelf = Shelf::open(directory, &name, applied.last_applied)?;
         let mut position = Position {
             applied: AppliedState::default(),
@@ -340,6 +347,7 @@ impl StateStore {
             .map_err(|error| self.disk_failed(error))?;
         let (applied, hash) = staged.position().map_err(invalid_data)?;
         check_position(snapshot.meta(), &applied, hash)?;
+        staged.check(hash).map_err(invalid_data)?;
         shared
             .generations
             .adopt(&staged)

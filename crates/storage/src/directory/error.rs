@@ -1,7 +1,7 @@
 //! Why a data directory cannot be used.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tally_model::ClusterId;
 use tally_model::explanation::codes;
@@ -28,8 +28,20 @@ pub enum OpenError {
         next: String,
     },
     /// The system refused: no permission, no space.
-    #[error("{} cannot be used: {source}", path.display())]
+    #[error("{}", unusable(path, source))]
     Io { path: PathBuf, source: io::Error },
+}
+
+/// The error may name the file by itself.
+fn unusable(path: &Path, source: &io::Error) -> String {
+    let (place, said) = (path.display().to_string(), source.to_string());
+    match said
+        .strip_prefix(&place)
+        .and_then(|rest| rest.strip_prefix(": "))
+    {
+        Some(why) => format!("{place} cannot be used: {why}"),
+        None => format!("{place} cannot be used: {said}"),
+    }
 }
 
 impl OpenError {
@@ -38,8 +50,9 @@ impl OpenError {
             file,
             why: why.into(),
             next: format!(
-                "do not start this member on the directory again: its acknowledged data may be gone. \
-                 start it on an empty directory, then run `tally member replace {name}` against the others"
+                "acknowledged data may be gone, so the member must not vote on this directory again. move the \
+                 directory away and start the member on an empty one, then run `tally member replace {name}` \
+                 against the others"
             ),
         }
     }

@@ -2,9 +2,10 @@
 //!
 //! RocksDB drops a torn tail of its write-ahead log silently, and cannot tell one from damage to an
 //! entry that was acknowledged. So the last acknowledged id and the last vote are kept a second
-//! time, in a file of their own, which is fsynced lazily and therefore trails: by
+//! time, in a file of their own. It is written before each acknowledgement, so that it is exact after
+//! the process was killed, and fsynced lazily, so that after a power loss it trails: by
 //! `FLOOR_LAG_MAX` at most while the log is written, not at all soon after it becomes idle or is
-//! closed. Before entries below the floor are truncated, the floor is lowered.
+//! closed. Before entries below the floor are truncated, the floor is lowered, with an fsync.
 //!
 //! layout: two slots, at bytes 0 and 4096, written in turn, so that a torn write spares the other.
 //! A slot is [CRC32C of the rest, u32][number of the write, u64][1 if an id follows, u8][its term,
@@ -19,9 +20,9 @@ use std::time::Duration;
 
 use tally_proto::storage::LogId;
 
-use crate::durable;
+use crate::durable::{self, at};
 
-/// Longest time that the floor trails a log that is being written.
+/// Longest time that the floor on disk trails a log that is being written.
 pub(super) const FLOOR_LAG_MAX: Duration = Duration::from_secs(1);
 
 /// Time without work after which the floor catches up.
@@ -42,8 +43,10 @@ pub(super) struct Level {
 
 /// The open file.
 pub(super) struct Floor {
+    path: PathBuf,
     file: File,
     level: Level,
+    durable: Level,
     /// Number of the last write.
     number: u64,
 }
@@ -96,8 +99,11 @@ impl Floor {
         }
         Ok(match newest {
             Some((number, level)) => Ok(Self {
+                path: path(directory),
                 file,
                 level,
+                // It may stand in memory only, if the process before was killed.
+                durable: Level::default(),
                 number,
             }),
             None => Err("neither of its two slots has the checksum that it says".to_owned()),
@@ -108,14 +114,31 @@ impl Floor {
         self.level
     }
 
-    /// Writes a new level, durable on return.
-    pub(super) fn write(&mut self, level: Level) -> io::Result<()> {
+    /// The level that a power loss leaves at least.
+    pub(super) fn durable_level(&self) -> Level {
+        self.durable
+    }
+
+    /// Writes a new level, which survives the process from now on, and the machine after the next
+    /// [`Floor::sync`].
+    pub(super) fn note(&mut self, level: Level) -> io::Result<()> {
+        if level == self.level {
+            return Ok(());
+        }
         let number = self.number + 1;
         let slot = SLOTS[(number % SLOTS.len() as u64) as usize];
-        self.file.write_all_at(&encode(number, level), slot)?;
-        self.file.sync_data()?;
+        self.file
+            .write_all_at(&encode(number, level), slot)
+            .map_err(at(&self.path))?;
         self.number = number;
         self.level = level;
+        Ok(())
+    }
+
+    /// Makes the level durable.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data().map_err(at(&self.path))?;
+        self.durable = self.level;
         Ok(())
     }
 }
@@ -179,7 +202,8 @@ mod tests {
         let mut floor = Floor::open(directory.path()).unwrap().unwrap();
         assert_eq!(floor.level(), Level::default());
         for index in 0..5 {
-            floor.write(level(index)).unwrap();
+            floor.note(level(index)).unwrap();
+            floor.sync().unwrap();
             let reopened = Floor::open(directory.path()).unwrap().unwrap();
             assert_eq!(reopened.level(), level(index));
         }
@@ -190,8 +214,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         format(directory.path()).unwrap();
         let mut floor = Floor::open(directory.path()).unwrap().unwrap();
-        floor.write(level(1)).unwrap();
-        floor.write(level(2)).unwrap();
+        floor.note(level(1)).unwrap();
+        floor.note(level(2)).unwrap();
         let slot = SLOTS[(floor.number % 2) as usize];
         floor.file.write_all_at(&[0xff; 8], slot + 20).unwrap();
         let reopened = Floor::open(directory.path()).unwrap().unwrap();

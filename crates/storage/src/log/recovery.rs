@@ -1,5 +1,5 @@
-//! Opens the log and trusts nothing: every entry's checksum, that no index is missing, and that it
-//! reaches the floor.
+//! Opens the log and trusts nothing: that no record of the write-ahead log has changed, every entry's
+//! checksum, that no index is missing, and that it reaches the floor.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::floor::{self, Floor, Level};
 use super::tail::Tail;
 use super::{entry, row};
 use crate::directory::OpenError;
-use crate::{durable, rocks};
+use crate::{durable, rocks, torn};
 
 /// A log that was found sound.
 pub(super) struct Recovered {
@@ -38,6 +38,10 @@ pub(super) fn open(
         .map_err(|source| io(&floor_path, source))?
         .map_err(|why| OpenError::damaged(floor_path.clone(), name, why))?;
     durable::create_directory(&path).map_err(|source| io(&path, source))?;
+    // Before RocksDB, which would drop what it cannot read.
+    torn::check(&path)
+        .map_err(|source| io(&path, source))?
+        .map_err(|damage| OpenError::damaged(damage.file, name, damage.why))?;
     let db = rocks::open_log(&path).map_err(|error| match rocks::is_environment(&error) {
         true => io(&path, std::io::Error::other(error.into_string())),
         false => OpenError::damaged(path.clone(), name, error.into_string()),

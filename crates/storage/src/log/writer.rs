@@ -26,7 +26,7 @@ impl Writer {
         let task = Task {
             reached: floor.level(),
             floor,
-            floor_written: Instant::now(),
+            floor_synced: Instant::now(),
             shared: shared.clone(),
         };
         let thread = thread::Builder::new()
@@ -60,7 +60,7 @@ struct Task {
     floor: Floor,
     /// What is on disk: where the floor is heading.
     reached: Level,
-    floor_written: Instant,
+    floor_synced: Instant,
 }
 
 /// What there is to do.
@@ -117,7 +117,7 @@ impl Task {
                     committed,
                 };
             }
-            let behind = changed || self.floor.level() != self.reached;
+            let behind = changed || self.floor.durable_level() != self.reached;
             if !behind || shared.failure.check().is_err() {
                 front = shared
                     .work
@@ -163,8 +163,10 @@ impl Task {
                 return;
             }
         }
-        if self.floor.level() != self.reached && self.floor_written.elapsed() >= FLOOR_LAG_MAX {
-            self.write_floor();
+        if self.floor.durable_level() != self.reached
+            && self.floor_synced.elapsed() >= FLOOR_LAG_MAX
+        {
+            self.sync_floor();
         }
     }
 
@@ -213,6 +215,10 @@ impl Task {
             self.write(batch)?;
         }
         self.reached = reached;
+        // Before anybody is told: from now on a log that ends earlier has lost something.
+        self.floor
+            .note(reached)
+            .map_err(|error| self.floor_failed(&error))?;
         let counters = &self.shared.counters;
         counters.groups.fetch_add(1, Ordering::Relaxed);
         counters
@@ -248,8 +254,8 @@ impl Task {
         if self.shared.failure.check().is_err() {
             return;
         }
-        if self.write_committed(committed).is_ok() && self.floor.level() != self.reached {
-            self.write_floor();
+        if self.write_committed(committed).is_ok() && self.floor.durable_level() != self.reached {
+            self.sync_floor();
         }
     }
 
@@ -272,16 +278,19 @@ impl Task {
     }
 
     fn lower_floor(&mut self, level: Level) -> io::Result<()> {
-        self.floor
-            .write(level)
-            .map_err(|error| self.floor_failed(&error))?;
+        let lowered = self.floor.note(level).and_then(|()| self.floor.sync());
+        lowered.map_err(|error| self.floor_failed(&error))?;
         self.shared.counters.fsyncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    fn write_floor(&mut self) {
-        self.floor_written = Instant::now();
-        if let Err(error) = self.floor.write(self.reached) {
+    fn sync_floor(&mut self) {
+        self.floor_synced = Instant::now();
+        let synced = self
+            .floor
+            .note(self.reached)
+            .and_then(|()| self.floor.sync());
+        if let Err(error) = synced {
             self.floor_failed(&error);
             return;
         }

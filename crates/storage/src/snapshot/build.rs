@@ -1,21 +1,17 @@
 //! Builds a snapshot out of a RocksDB checkpoint, while the state goes on changing.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use rocksdb::DB;
 use rocksdb::checkpoint::Checkpoint;
 use tally_proto::storage::{SnapshotFile, SnapshotMeta};
 
-use super::digest::SnapshotDigest;
 use super::shelf::Shelf;
-use super::{SNAPSHOT_FILES_MAX, Snapshot};
+use super::{SNAPSHOT_FILES_MAX, Snapshot, digest};
 use crate::failure::lock;
 use crate::{durable, rocks, state};
-
-/// Bytes read at once.
-const READ_BYTES: usize = 64 << 10;
 
 impl Shelf {
     /// Builds a snapshot and makes it the current one; gives the current one when nothing was
@@ -36,7 +32,10 @@ impl Shelf {
         {
             return Ok(current);
         }
-        let digest = digest(&directory, &files)?;
+        for file in &files {
+            durable::sync_file(&directory.join(&file.name))?;
+        }
+        let digest = digest::of_files(&directory, &files)?;
         let meta = SnapshotMeta {
             applied: Some(applied),
             files,
@@ -83,34 +82,4 @@ fn read_position(
         }
     }
     Ok(position)
-}
-
-/// Reads every file once: fsyncs it, and computes the digest.
-fn digest(directory: &Path, files: &[SnapshotFile]) -> io::Result<[u8; 32]> {
-    let mut digest = SnapshotDigest::default();
-    let mut buffer = vec![0; READ_BYTES];
-    for file in files {
-        let path = directory.join(&file.name);
-        durable::sync_file(&path)?;
-        let mut open = File::open(&path)?;
-        let mut length = 0;
-        digest.begin(file);
-        loop {
-            match open.read(&mut buffer)? {
-                0 => break,
-                bytes => {
-                    digest.add(&buffer[..bytes]);
-                    length += bytes as u64;
-                }
-            }
-        }
-        if length != file.length {
-            return Err(io::Error::other(format!(
-                "{} has {length} bytes, expected {}",
-                path.display(),
-                file.length
-            )));
-        }
-    }
-    Ok(digest.finish())
 }

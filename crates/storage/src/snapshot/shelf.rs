@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tally_proto::storage::{LogId, SnapshotMeta};
 
-use super::{FILES, Snapshot, stored};
+use super::{FILES, Snapshot, digest, stored};
 use crate::directory::OpenError;
 use crate::durable;
 use crate::failure::lock;
@@ -42,12 +42,12 @@ impl Shelf {
         };
         durable::create_directory(&path).map_err(io)?;
         let mut next = 1;
-        let mut current: Option<Snapshot> = None;
-        for found in fs::read_dir(&path).map_err(io)? {
-            let found = found.map_err(io)?;
-            let file_name = found.file_name().to_string_lossy().into_owned();
+        let mut found: Vec<Snapshot> = Vec::new();
+        for entry in fs::read_dir(&path).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let file_name = entry.file_name().to_string_lossy().into_owned();
             if file_name.starts_with(STAGE_PREFIX) {
-                fs::remove_dir_all(found.path()).map_err(io)?;
+                fs::remove_dir_all(entry.path()).map_err(io)?;
                 continue;
             }
             let Some(number) = file_name
@@ -57,20 +57,28 @@ impl Shelf {
                 continue;
             };
             next = next.max(number + 1);
-            let (meta, digest) = stored::read(&found.path())
-                .map_err(|why| OpenError::damaged(found.path(), name, why))?;
-            // Removed when dropped, unless it is kept below.
-            let snapshot = Snapshot::new(found.path(), meta, digest);
-            if snapshot.index() <= applied.map(|id| id.index)
-                && current
-                    .as_ref()
-                    .is_none_or(|current| current.index() <= snapshot.index())
-            {
-                current = Some(snapshot);
-            }
+            let (meta, digest) = stored::read(&entry.path())
+                .map_err(|why| OpenError::damaged(entry.path(), name, why))?;
+            let snapshot = Snapshot::new(entry.path(), meta, digest);
+            // As long as something may still be found that refuses the start, no file goes.
+            snapshot.keep(true);
+            found.push(snapshot);
         }
+        let reached = applied.map(|id| id.index);
+        let current = found
+            .iter()
+            .filter(|snapshot| snapshot.index() <= reached)
+            .max_by_key(|snapshot| snapshot.index())
+            .cloned();
         if let Some(current) = &current {
-            current.keep(true);
+            check(current).map_err(|why| OpenError::damaged(current.path(), name, why))?;
+        }
+        for snapshot in found {
+            let is_current = current
+                .as_ref()
+                .is_some_and(|current| current.path() == snapshot.path());
+            // Dropped here, and removed unless it is kept.
+            snapshot.keep(is_current);
         }
         Ok(Self {
             path,
@@ -111,6 +119,18 @@ impl Shelf {
             named: self.path.join(format!("{SNAPSHOT_PREFIX}{number}")),
             finished: false,
         })
+    }
+}
+
+/// Reads the files of a snapshot: it must be what it was when it got its name, or it would be found out
+/// when another member needs it, and the log no longer has what it holds.
+fn check(snapshot: &Snapshot) -> Result<(), String> {
+    let files = snapshot.held.path.join(FILES);
+    let found =
+        digest::of_files(&files, &snapshot.meta().files).map_err(|error| error.to_string())?;
+    match found == snapshot.digest() {
+        true => Ok(()),
+        false => Err("its files do not have the digest that META says".to_owned()),
     }
 }
 

@@ -66,6 +66,19 @@ impl Generation {
         position(&self.db)
     }
 
+    /// Reads the whole state. An error says what is not as it was written.
+    pub(super) fn check(&self, expected: u128) -> Result<(), String> {
+        let view = StateView::new(self.db.snapshot());
+        let found = view.computed_hash();
+        match view.into_broken() {
+            Some(what) => Err(what),
+            None if found != expected => Err(format!(
+                "its rows have the hash {found:032x}, and {expected:032x} was written with them"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Removes the files once nobody reads them any more.
     pub(super) fn remove_when_unused(&self) {
         self.directory.remove.store(true, Ordering::Release);

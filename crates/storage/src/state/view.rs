@@ -11,6 +11,7 @@ use tally_model::{
 };
 use tally_proto::storage::{AppliedState, Membership};
 
+use crate::progress::Progress;
 use crate::rocks;
 use crate::table::{
     self, applied, claim, globals, history, node, node_history, node_name, outcome, session,
@@ -146,15 +147,21 @@ impl<'a> StateView<'a> {
     /// The state hash from every row.
     pub(super) fn computed_hash(&self) -> u128 {
         let mut hash: u128 = 0;
-        self.rows(
-            vec![table::FIRST_HASHED_TAG],
-            vec![u8::MAX],
-            usize::MAX,
-            |key, value| {
-                hash = hash.wrapping_add(state_hash::row(key, value));
-                Ok(())
-            },
-        );
+        let mut progress = Progress::of("the state is read as a whole");
+        let first = [table::FIRST_HASHED_TAG];
+        let mode = IteratorMode::From(&first, Direction::Forward);
+        for row in self.snapshot.iterator_opt(mode, rocks::once()) {
+            match row {
+                Ok((key, value)) => {
+                    hash = hash.wrapping_add(state_hash::row(&key, &value));
+                    progress.add(key.len() + value.len());
+                }
+                Err(error) => {
+                    self.break_off("the state", error.as_ref());
+                    break;
+                }
+            }
+        }
         hash
     }
 

@@ -3,6 +3,7 @@
 
 mod damage;
 mod directory;
+mod flips;
 mod log;
 mod member;
 mod properties;

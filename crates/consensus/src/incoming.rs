@@ -19,6 +19,7 @@ use crate::propose::Attempt;
 use crate::raft::{self, Incomplete, TypeConfig};
 use crate::replica::Replica;
 use crate::snapshot;
+use crate::succession::Replication;
 
 /// Passed-on commands of one stream that are under way at a time.
 const FORWARDED_MAX: usize = 4_096;
@@ -42,8 +43,12 @@ impl Replica {
         requests: impl Stream<Item = peer::AppendRequest> + Send + 'static,
     ) -> Answers<peer::AppendResponse> {
         let heard = self.heard.clone();
+        let mut replication = Replication::new(self.lost.clone());
         let understood = requests
-            .inspect(move |_| heard.now())
+            .inspect(move |request| {
+                heard.now();
+                replication.led_by(request.vote.as_ref());
+            })
             .map(raft::append)
             .inspect_err(
                 |error: &Incomplete| tracing::error!(%error, "replication cannot be understood"),

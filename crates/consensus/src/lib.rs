@@ -18,9 +18,10 @@ mod read;
 mod replica;
 mod snapshot;
 mod status;
+mod succession;
 
 pub use deps::{Clock, Deps, Entropy, Stores};
-pub use link::{Answers, LinkError, PeerLink, Transport};
+pub use link::{Answers, LinkError, PeerLink, Presence, Transport};
 pub use manage::ManageError;
 pub use membership::{Member, Membership};
 pub use propose::{NotAccepted, ProposeError};

@@ -29,12 +29,26 @@ pub enum LinkError {
     Refused(String),
 }
 
+/// Whether anybody listens where a member should be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Somebody does, whether it answers or not.
+    Listening,
+    /// Its host says that nobody does: the process is gone.
+    Refused,
+    /// No word from its host.
+    Unknown,
+}
+
 /// Answers to a stream of requests.
 pub type Answers<T> = BoxStream<'static, Result<T, LinkError>>;
 
 /// Calls to one other member. Every call fails rather than wait for ever when the other side is
 /// silent.
 pub trait PeerLink: Send + Sync + 'static {
+    /// Looks whether the other member's process is there, on a connection of its own. Asks nothing.
+    fn presence(&self) -> BoxFuture<'_, Presence>;
+
     /// Replication; answers come in the order of the requests.
     fn append(
         &self,

@@ -22,6 +22,7 @@ use crate::propose::{NotAccepted, ProposeError};
 use crate::raft::{self, LogStorage, Network, Node, Raft, StateMachine};
 use crate::read::Rounds;
 use crate::status::{AppliedMark, Counters, Counts, HashMismatch, Role, Status};
+use crate::succession::{self, Lost};
 
 /// Entries in one replication message.
 const APPEND_ENTRIES_MAX: u64 = 256;
@@ -125,6 +126,8 @@ pub struct Inner {
     pub(crate) applied: watch::Receiver<AppliedMark>,
     /// When a leader was last heard.
     pub(crate) heard: Heard,
+    /// Leaders whose replication ended.
+    pub(crate) lost: Lost,
     pub(crate) inflight: Semaphore,
     pub(crate) forwarder: Forwarder,
     pub(crate) counts: Counts,
@@ -182,10 +185,12 @@ impl Replica {
             .map_err(|fatal| StartError::Storage(fatal.to_string()))?;
         let (mismatches, _) = watch::channel(Vec::new());
         let heard = Heard::default();
+        let (lost, losses) = watch::channel(None);
         // The tasks hold the replica weakly, or it would never go away.
         let inner = Arc::new_cyclic(|weak: &Weak<Inner>| Inner {
             status: leadership::follow(&raft, membership, options.patience(), heard.clone()),
             heard,
+            lost,
             inflight: Semaphore::new(options.inflight_max),
             forwarder: Forwarder::default(),
             counts: Counts::default(),
@@ -204,6 +209,7 @@ impl Replica {
             mismatches,
         });
         tokio::spawn(hashes::compare_for_ever(Arc::downgrade(&inner)));
+        tokio::spawn(succession::run(Arc::downgrade(&inner), losses));
         Ok(inner.into())
     }
 

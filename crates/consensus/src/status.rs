@@ -101,6 +101,10 @@ pub struct Counters {
     pub reads: u64,
     /// Rounds that were to find the index for them.
     pub read_rounds: u64,
+    /// Leaders whose replication broke and whose process was found gone.
+    pub leaders_gone: u64,
+    /// Leaders whose replication broke and that were left to the election timeout.
+    pub leaders_spared: u64,
 }
 
 /// The counters while they count.
@@ -112,6 +116,8 @@ pub(crate) struct Counts {
     pub(crate) overloaded: AtomicU64,
     pub(crate) reads: AtomicU64,
     pub(crate) read_rounds: AtomicU64,
+    pub(crate) leaders_gone: AtomicU64,
+    pub(crate) leaders_spared: AtomicU64,
 }
 
 pub(crate) fn count(counter: &AtomicU64) {
@@ -128,6 +134,8 @@ impl Counts {
             overloaded: read(&self.overloaded),
             reads: read(&self.reads),
             read_rounds: read(&self.read_rounds),
+            leaders_gone: read(&self.leaders_gone),
+            leaders_spared: read(&self.leaders_spared),
         }
     }
 }

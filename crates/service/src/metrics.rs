@@ -202,6 +202,18 @@ fn requests(registry: &mut Registry, replica: &Replica) {
         "Rounds that were to serve them",
         counts.read_rounds,
     );
+    counter(
+        registry,
+        "raft_leaders_gone",
+        "Leaders whose process was found gone, and that were succeeded without an election timeout",
+        counts.leaders_gone,
+    );
+    counter(
+        registry,
+        "raft_leaders_spared",
+        "Leaders whose replication broke, and that were left to the election timeout",
+        counts.leaders_spared,
+    );
 }
 
 fn storage(registry: &mut Registry, member: &Member) {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cluster;
+mod succession;
 mod wire;
 
 use std::time::{Duration, Instant};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
-use tally_consensus::{Answers, LinkError, Member, PeerLink, Replica, Transport};
+use tally_consensus::{Answers, LinkError, Member, PeerLink, Presence, Replica, Transport};
 use tally_model::MemberId;
 use tally_proto::peer;
 use tokio::sync::watch;
@@ -16,6 +16,8 @@ use tokio::sync::watch;
 pub(crate) struct Wire {
     replicas: Arc<Mutex<BTreeMap<MemberId, Replica>>>,
     cut: Arc<watch::Sender<BTreeSet<MemberId>>>,
+    /// Pairs between which connections are refused, in both directions.
+    rejected: Arc<watch::Sender<BTreeSet<(MemberId, MemberId)>>>,
     liars: Arc<Mutex<BTreeSet<MemberId>>>,
 }
 
@@ -24,6 +26,7 @@ impl Wire {
         Self {
             replicas: Arc::default(),
             cut: Arc::new(watch::Sender::new(BTreeSet::new())),
+            rejected: Arc::new(watch::Sender::new(BTreeSet::new())),
             liars: Arc::default(),
         }
     }
@@ -43,8 +46,22 @@ impl Wire {
         });
     }
 
+    /// Connections between these two break, and new ones are refused.
+    pub(crate) fn reject(&self, one: MemberId, other: MemberId) {
+        self.rejected.send_modify(|pairs| {
+            pairs.extend([(one, other), (other, one)]);
+        });
+    }
+
+    /// This member's process is gone: its connections break and new ones are refused.
+    pub(crate) fn kill(&self, id: MemberId) {
+        self.disconnect(id);
+        self.cut_from(id);
+    }
+
     pub(crate) fn heal(&self) {
         self.cut.send_modify(BTreeSet::clear);
+        self.rejected.send_modify(BTreeSet::clear);
     }
 
     /// From now on this member's state hashes arrive changed.
@@ -87,7 +104,11 @@ struct WireLink {
 impl WireLink {
     fn is_cut(&self) -> bool {
         let cut = self.wire.cut.borrow();
-        cut.contains(&self.from) || cut.contains(&self.to)
+        cut.contains(&self.from) || cut.contains(&self.to) || self.is_rejected()
+    }
+
+    fn is_rejected(&self) -> bool {
+        self.wire.rejected.borrow().contains(&(self.from, self.to))
     }
 
     fn target(&self) -> Result<Replica, LinkError> {
@@ -101,11 +122,13 @@ impl WireLink {
 
     async fn until_cut(self) {
         let mut cut = self.wire.cut.subscribe();
+        let mut rejected = self.wire.rejected.subscribe();
         let (from, to) = (self.from, self.to);
         // The network outlives its links.
-        let _ = cut
-            .wait_for(|cut| cut.contains(&from) || cut.contains(&to))
-            .await;
+        tokio::select! {
+            _ = cut.wait_for(|cut| cut.contains(&from) || cut.contains(&to)) => {}
+            _ = rejected.wait_for(|pairs| pairs.contains(&(from, to))) => {}
+        }
     }
 
     /// A question whose answer is lost when the link is cut meanwhile.
@@ -139,6 +162,16 @@ impl WireLink {
 }
 
 impl PeerLink for WireLink {
+    fn presence(&self) -> BoxFuture<'_, Presence> {
+        let gone = !self.wire.replicas.lock().unwrap().contains_key(&self.to);
+        let presence = match (gone || self.is_rejected(), self.is_cut()) {
+            (true, _) => Presence::Refused,
+            (false, true) => Presence::Unknown,
+            (false, false) => Presence::Listening,
+        };
+        std::future::ready(presence).boxed()
+    }
+
     fn append(
         &self,
         requests: BoxStream<'static, peer::AppendRequest>,

@@ -1,6 +1,7 @@
 //! Links to other members over gRPC: one connection each, made when it is first needed.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +11,11 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
-use tally_consensus::{Answers, LinkError, Member, PeerLink, Transport};
+use tally_consensus::{Answers, LinkError, Member, PeerLink, Presence, Transport};
 use tally_model::{ClusterId, MemberId};
 use tally_proto::peer::peer_client::PeerClient;
 use tally_proto::{fault, peer};
+use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
@@ -23,6 +25,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// A connection whose other side is silent for these two together is broken.
 pub(super) const KEEP_ALIVE_EVERY: Duration = Duration::from_millis(500);
 pub(super) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// A host whose process is gone says so at once.
+const PRESENT_WITHIN: Duration = Duration::from_millis(200);
 /// One small question to another member.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
@@ -49,7 +53,12 @@ impl PeerTransport {
             to: to.id,
         };
         match Endpoint::from_shared(format!("http://{}", to.peer_address)) {
-            Ok(endpoint) => GrpcLink::new(&endpoint, envelope, to.name.clone()),
+            Ok(endpoint) => GrpcLink::new(
+                &endpoint,
+                envelope,
+                to.name.clone(),
+                to.peer_address.clone(),
+            ),
             Err(error) => {
                 let why = format!("{} is no address of {}: {error}", to.peer_address, to.name);
                 tracing::error!(why, "a member can never be reached");
@@ -75,12 +84,14 @@ struct GrpcLink {
     envelope: Envelope,
     /// Of the other member, for people.
     name: String,
+    /// `HOST:PORT`; empty for one that can never be reached.
+    address: String,
     /// What the last call found, so that only changes are logged.
     reached: AtomicBool,
 }
 
 impl GrpcLink {
-    fn new(endpoint: &Endpoint, envelope: Envelope, name: String) -> Self {
+    fn new(endpoint: &Endpoint, envelope: Envelope, name: String, address: String) -> Self {
         let endpoint = endpoint
             .clone()
             .connect_timeout(CONNECT_WITHIN)
@@ -96,13 +107,15 @@ impl GrpcLink {
             client,
             envelope,
             name,
+            address,
             reached: AtomicBool::new(true),
         }
     }
 
     /// A link to nowhere: port 9 of this machine discards by convention, and mostly refuses.
     fn unreachable(envelope: Envelope, name: String) -> Self {
-        Self::new(&Endpoint::from_static("http://127.0.0.1:9"), envelope, name)
+        let nowhere = Endpoint::from_static("http://127.0.0.1:9");
+        Self::new(&nowhere, envelope, name, String::new())
     }
 
     /// Logs when the other member is lost and when it is found again.
@@ -177,6 +190,18 @@ async fn in_time<T>(
 }
 
 impl PeerLink for GrpcLink {
+    fn presence(&self) -> BoxFuture<'_, Presence> {
+        async move {
+            let connected = TcpStream::connect(&self.address);
+            match tokio::time::timeout(PRESENT_WITHIN, connected).await {
+                Ok(Ok(_)) => Presence::Listening,
+                Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Presence::Refused,
+                Ok(Err(_)) | Err(_) => Presence::Unknown,
+            }
+        }
+        .boxed()
+    }
+
     fn append(
         &self,
         requests: BoxStream<'static, peer::AppendRequest>,

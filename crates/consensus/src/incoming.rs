@@ -19,7 +19,6 @@ use crate::propose::Attempt;
 use crate::raft::{self, Incomplete, TypeConfig};
 use crate::replica::Replica;
 use crate::snapshot;
-use crate::succession::Replication;
 
 /// Passed-on commands of one stream that are under way at a time.
 const FORWARDED_MAX: usize = 4_096;
@@ -43,12 +42,8 @@ impl Replica {
         requests: impl Stream<Item = peer::AppendRequest> + Send + 'static,
     ) -> Answers<peer::AppendResponse> {
         let heard = self.heard.clone();
-        let mut replication = Replication::new(self.lost.clone());
         let understood = requests
-            .inspect(move |request| {
-                heard.now();
-                replication.led_by(request.vote.as_ref());
-            })
+            .inspect(move |_| heard.now())
             .map(raft::append)
             .inspect_err(
                 |error: &Incomplete| tracing::error!(%error, "replication cannot be understood"),

@@ -45,6 +45,13 @@ impl Replica {
         to: Option<&str>,
         deadline: std::time::Instant,
     ) -> Result<Member, ManageError> {
+        let late = Err(ManageError::Late("the transfer"));
+        timeout_at(Instant::from_std(deadline), self.transfer(to))
+            .await
+            .unwrap_or(late)
+    }
+
+    async fn transfer(&self, to: Option<&str>) -> Result<Member, ManageError> {
         let status = self.status();
         if status.role != Role::Leader {
             return Err(ManageError::NotLeader);
@@ -73,26 +80,20 @@ impl Replica {
         if target.id == self.options.member {
             return Ok(target);
         }
-        let moved = async {
-            let mut watched = self.status.clone();
-            loop {
-                let asked = self.raft.trigger().transfer_leader(target.id.0).await;
-                asked.map_err(|fatal| ManageError::Halted(fatal.to_string()))?;
-                // The target refuses while it lacks entries; it is asked again a little later.
-                let leads = watched.wait_for(|status| status.leader == Some(target.id));
-                let again = Duration::from_millis(*self.options.election_ms.end());
-                match tokio::time::timeout(again, leads).await {
-                    Ok(Ok(_)) => return Ok(target.clone()),
-                    Ok(Err(_)) => return Err(ManageError::Halted("it was shut down".to_owned())),
-                    Err(_) if self.status().role == Role::Leader => {}
-                    Err(_) => return Err(ManageError::Late("the transfer")),
-                }
+        let mut watched = self.status.clone();
+        loop {
+            let asked = self.raft.trigger().transfer_leader(target.id.0).await;
+            asked.map_err(|fatal| ManageError::Halted(fatal.to_string()))?;
+            // The target refuses while it lacks entries; it is asked again a little later.
+            let leads = watched.wait_for(|status| status.leader == Some(target.id));
+            let again = Duration::from_millis(*self.options.election_ms.end());
+            match tokio::time::timeout(again, leads).await {
+                Ok(Ok(_)) => return Ok(target),
+                Ok(Err(_)) => return Err(ManageError::Halted("it was shut down".to_owned())),
+                Err(_) if self.status().role == Role::Leader => {}
+                Err(_) => return Err(ManageError::Late("the transfer")),
             }
-        };
-        let late = Err(ManageError::Late("the transfer"));
-        timeout_at(Instant::from_std(deadline), moved)
-            .await
-            .unwrap_or(late)
+        }
     }
 
     /// As a leader: has another member answered lately? A leader that is new waits for the first

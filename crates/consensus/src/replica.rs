@@ -22,7 +22,7 @@ use crate::propose::{NotAccepted, ProposeError};
 use crate::raft::{self, LogStorage, Network, Node, Raft, StateMachine};
 use crate::read::Rounds;
 use crate::status::{AppliedMark, Counters, Counts, HashMismatch, Role, Status};
-use crate::succession::{self, Lost};
+use crate::succession;
 
 /// Entries in one replication message.
 const APPEND_ENTRIES_MAX: u64 = 256;
@@ -126,8 +126,6 @@ pub struct Inner {
     pub(crate) applied: watch::Receiver<AppliedMark>,
     /// When a leader was last heard.
     pub(crate) heard: Heard,
-    /// Leaders whose replication ended.
-    pub(crate) lost: Lost,
     pub(crate) inflight: Semaphore,
     pub(crate) forwarder: Forwarder,
     pub(crate) counts: Counts,
@@ -185,12 +183,10 @@ impl Replica {
             .map_err(|fatal| StartError::Storage(fatal.to_string()))?;
         let (mismatches, _) = watch::channel(Vec::new());
         let heard = Heard::default();
-        let (lost, losses) = watch::channel(None);
         // The tasks hold the replica weakly, or it would never go away.
         let inner = Arc::new_cyclic(|weak: &Weak<Inner>| Inner {
             status: leadership::follow(&raft, membership, options.patience(), heard.clone()),
             heard,
-            lost,
             inflight: Semaphore::new(options.inflight_max),
             forwarder: Forwarder::default(),
             counts: Counts::default(),
@@ -209,7 +205,7 @@ impl Replica {
             mismatches,
         });
         tokio::spawn(hashes::compare_for_ever(Arc::downgrade(&inner)));
-        tokio::spawn(succession::run(Arc::downgrade(&inner), losses));
+        tokio::spawn(succession::run(Arc::downgrade(&inner)));
         Ok(inner.into())
     }
 

@@ -101,9 +101,9 @@ pub struct Counters {
     pub reads: u64,
     /// Rounds that were to find the index for them.
     pub read_rounds: u64,
-    /// Leaders whose replication broke and whose process was found gone.
+    /// Leaders to which the connection broke and whose process was found gone.
     pub leaders_gone: u64,
-    /// Leaders whose replication broke and that were left to the election timeout.
+    /// Leaders to which the connection broke and that were left to the election timeout.
     pub leaders_spared: u64,
 }
 

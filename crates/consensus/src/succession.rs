@@ -10,16 +10,15 @@ use std::collections::BTreeSet;
 use std::sync::Weak;
 use std::time::Duration;
 
+use futures::{StreamExt, stream};
 use openraft::raft::TransferLeaderRequest;
 use tally_model::MemberId;
-use tally_proto::storage;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::link::Presence;
-use crate::raft::{self, Vote};
+use crate::raft::Vote;
 use crate::replica::{Inner, Replica};
-use crate::status::{Role, count};
+use crate::status::{Role, Status, count};
 
 /// Pauses before each look at the leader's address. A process that ends does not close everything in
 /// the same moment; one that still listens after these is not gone.
@@ -30,53 +29,64 @@ const LOOKS_AFTER_MS: [u64; 5] = [0, 5, 20, 50, 100];
 const TURN: Duration = Duration::from_millis(50);
 
 /// How long to wait before asking again: others may not have seen it yet.
-const ASK_AGAIN: Duration = Duration::from_millis(15);
+const ASK_AGAIN: Duration = Duration::from_millis(10);
 
-/// The leader whose replication ended last, by the vote that it leads under.
-pub(crate) type Lost = watch::Sender<Option<storage::Vote>>;
+/// How long to leave a leader alone to which no stream can be opened.
+const ATTEND_AGAIN: Duration = Duration::from_millis(200);
 
-/// Goes with one incoming stream of replication, and reports its leader lost when the stream ends or
-/// is dropped.
-pub(crate) struct Replication {
-    lost: Lost,
-    leader: Option<storage::Vote>,
+/// Whom a member follows, and in which term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Led {
+    leader: MemberId,
+    term: u64,
 }
 
-impl Replication {
-    pub(crate) fn new(lost: Lost) -> Self {
-        Self { lost, leader: None }
-    }
-
-    /// Who sends in this stream.
-    pub(crate) fn led_by(&mut self, vote: Option<&storage::Vote>) {
-        self.leader = vote.copied();
+impl Led {
+    /// `None` where there is nobody to be succeeded.
+    fn by(status: &Status) -> Option<Self> {
+        let leader = status.leader.filter(|_| status.role == Role::Follower)?;
+        let term = status.term;
+        status.halted.is_none().then_some(Self { leader, term })
     }
 }
 
-impl Drop for Replication {
-    fn drop(&mut self) {
-        if self.leader.is_some() {
-            self.lost.send_replace(self.leader);
-        }
-    }
-}
-
-/// Looks after leaders that were lost, until the replica is gone.
-pub(crate) async fn run(replica: Weak<Inner>, mut lost: watch::Receiver<Option<storage::Vote>>) {
-    while lost.changed().await.is_ok() {
-        let vote = *lost.borrow_and_update();
-        let (Some(vote), Some(replica)) = (vote, replica.upgrade()) else {
+/// Attends to whoever leads, until the replica is gone.
+pub(crate) async fn run(replica: Weak<Inner>) {
+    let Some(mut status) = replica.upgrade().map(|replica| replica.status.clone()) else {
+        return;
+    };
+    loop {
+        let led = match status.wait_for(|status| Led::by(status).is_some()).await {
+            Ok(status) => Led::by(&status),
+            Err(_) => return,
+        };
+        let (Some(led), Some(inner)) = (led, replica.upgrade()) else {
             continue;
         };
-        let replica = Replica::from(replica);
-        let leader = MemberId(vote.candidate);
-        // A member that stops closes its own streams.
-        if leader == replica.member() || !replica.follows(&vote) {
+        let link = Replica::from(inner).link(led.leader);
+        // A stream on which nothing is asked: it tells when the connection breaks.
+        let attended = match &link {
+            Some(link) => link.forward(stream::pending().boxed()).await.ok(),
+            None => None,
+        };
+        let Some(mut attended) = attended else {
+            sleep(ATTEND_AGAIN).await;
             continue;
+        };
+        tokio::select! {
+            _ = attended.next() => {}
+            moved = status.wait_for(|status| Led::by(status) != Some(led)) => match moved {
+                Ok(_) => continue,
+                Err(_) => return,
+            },
         }
-        if replica.is_gone(leader, &vote).await {
+        let Some(inner) = replica.upgrade() else {
+            return;
+        };
+        let replica = Replica::from(inner);
+        if replica.is_gone(led).await {
             count(&replica.counts.leaders_gone);
-            replica.succeed(leader, &vote).await;
+            replica.succeed(led).await;
         } else {
             count(&replica.counts.leaders_spared);
         }
@@ -84,20 +94,20 @@ pub(crate) async fn run(replica: Weak<Inner>, mut lost: watch::Receiver<Option<s
 }
 
 impl Replica {
-    /// True while this member knows of nobody after the leader of that vote.
-    fn follows(&self, vote: &storage::Vote) -> bool {
+    /// True while this member knows of nobody after that leader. It need not believe in it any more.
+    fn follows(&self, led: Led) -> bool {
         let status = self.status.borrow();
-        status.role == Role::Follower && status.term == vote.term && status.halted.is_none()
+        status.role == Role::Follower && status.term == led.term && status.halted.is_none()
     }
 
     /// Does the leader's own host say that nobody listens there any more?
-    async fn is_gone(&self, leader: MemberId, vote: &storage::Vote) -> bool {
+    async fn is_gone(&self, led: Led) -> bool {
         for pause in LOOKS_AFTER_MS {
             sleep(Duration::from_millis(pause)).await;
-            let Some(link) = self.link(leader) else {
+            let Some(link) = self.link(led.leader) else {
                 return false;
             };
-            if !self.follows(vote) {
+            if !self.follows(led) {
                 return false;
             }
             match link.presence().await {
@@ -111,20 +121,21 @@ impl Replica {
 
     /// Votes for another leader from now on, and stands for election when its turn has come. Ends
     /// when there is a later term, and after an election timeout at the latest.
-    async fn succeed(&self, leader: MemberId, vote: &storage::Vote) {
+    async fn succeed(&self, led: Led) {
+        let Led { leader, term } = led;
         let Some(turn) = turn(&self.status().membership.voters, leader, self.member()) else {
             return;
         };
-        tracing::warn!(%leader, term = vote.term, "the leader's process is gone; not waiting for the election timeout");
+        tracing::warn!(%leader, term, "the leader's process is gone; not waiting for the election timeout");
         let begun = Instant::now();
         let stands_at = begun + TURN * turn;
         let ends_at = begun + Duration::from_millis(*self.options.election_ms.end());
-        let held: Vote = raft::vote(vote);
+        let vote = Vote::new_committed(term, leader.0);
         let mut status = self.status.clone();
-        while Instant::now() < ends_at && self.follows(vote) {
+        while Instant::now() < ends_at && self.follows(led) {
             // To a member that is not the successor, a transfer of leadership means just this: the
             // lease on the leader of this vote has ended. Under any other vote it means nothing.
-            let ended = TransferLeaderRequest::new(held, leader.0, None);
+            let ended = TransferLeaderRequest::new(vote, leader.0, None);
             if self.raft.handle_transfer_leader(ended).await.is_err() {
                 return;
             }
@@ -132,7 +143,7 @@ impl Replica {
             if stands && self.raft.trigger().elect(true).await.is_err() {
                 return;
             }
-            let later = status.wait_for(|status| status.term != vote.term);
+            let later = status.wait_for(|status| status.term != term);
             // News or not, the loop looks again.
             let _ = timeout(ASK_AGAIN, later).await;
         }
@@ -156,22 +167,5 @@ mod tests {
         assert_eq!(turn(&voters, MemberId(2), MemberId(1)), Some(0));
         assert_eq!(turn(&voters, MemberId(2), MemberId(3)), Some(1));
         assert_eq!(turn(&voters, MemberId(2), MemberId(9)), None);
-    }
-
-    #[test]
-    fn a_stream_reports_the_leader_that_it_ended_with_and_an_empty_one_nobody() {
-        let (lost, reported) = watch::channel(None);
-        drop(Replication::new(lost.clone()));
-        assert_eq!(*reported.borrow(), None);
-        let vote = |term| storage::Vote {
-            term,
-            candidate: 7,
-            committed: true,
-        };
-        let mut stream = Replication::new(lost);
-        stream.led_by(Some(&vote(1)));
-        stream.led_by(Some(&vote(2)));
-        drop(stream);
-        assert_eq!(*reported.borrow(), Some(vote(2)));
     }
 }

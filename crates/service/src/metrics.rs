@@ -211,7 +211,7 @@ fn requests(registry: &mut Registry, replica: &Replica) {
     counter(
         registry,
         "raft_leaders_spared",
-        "Leaders whose replication broke, and that were left to the election timeout",
+        "Leaders to which the connection broke, and that were left to the election timeout",
         counts.leaders_spared,
     );
 }

@@ -195,8 +195,13 @@ impl PeerLink for GrpcLink {
             let connected = TcpStream::connect(&self.address);
             match tokio::time::timeout(PRESENT_WITHIN, connected).await {
                 Ok(Ok(_)) => Presence::Listening,
-                Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => Presence::Refused,
-                Ok(Err(_)) | Err(_) => Presence::Unknown,
+                Ok(Err(error)) => match error.kind() {
+                    ErrorKind::ConnectionRefused => Presence::Refused,
+                    // Taken in the moment in which the listener went away.
+                    ErrorKind::ConnectionReset => Presence::Listening,
+                    _ => Presence::Unknown,
+                },
+                Err(_) => Presence::Unknown,
             }
         }
         .boxed()

@@ -1,6 +1,7 @@
 //! A cluster of `tally serve` processes on this machine.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -82,13 +83,22 @@ impl Cluster {
             return Ok(None);
         }
         let mut cluster = Self::prepare(count, arguments)?;
-        let hosts = Hosts::make(&cluster.names())?;
-        for member in &mut cluster.members {
-            member.move_to(hosts.host(member.name())?);
-        }
-        cluster.hosts = Some(hosts);
+        cluster.move_to_hosts()?;
         cluster.restart_all().await?;
         Ok(Some(cluster))
+    }
+
+    /// Gives hosts of their own to members that do not run yet.
+    ///
+    /// # Errors
+    /// When this machine cannot have hosts; see [`Hosts::possible`].
+    pub fn move_to_hosts(&mut self) -> Result<()> {
+        let hosts = Hosts::make(&self.names())?;
+        for member in &mut self.members {
+            member.move_to(hosts.host(member.name())?);
+        }
+        self.hosts = Some(hosts);
+        Ok(())
     }
 
     /// The network between the members.
@@ -112,6 +122,11 @@ impl Cluster {
     pub fn set_variable(&mut self, name: &str, variable: &str, value: String) -> Result<()> {
         self.member_mut(name)?.set_variable(variable, value);
         Ok(())
+    }
+
+    /// Where everything of this cluster is, until it is dropped.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Every member's name.

@@ -1,12 +1,14 @@
-//! The main job, in rounds: a log server's activation is committed, its answer is lost, something is
-//! killed, and the same request is sent again through another member.
+//! The main job, in rounds: a log server's activation is committed, its answer is lost, a member is
+//! killed, paused, cut off or hands over, and the same request is sent again through another member.
+//! Other requesters go on meanwhile.
 //!
 //! All rounds run on one cluster. What happens in which round follows from a seed.
 
+mod fault;
 mod interleaving;
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rand::SeedableRng;
@@ -19,16 +21,26 @@ use crate::answer::AnswerExt;
 use crate::call::{Call, send, send_until_answered};
 use crate::cluster::Cluster;
 use crate::deadline::until;
+use crate::load::{Load, LoadOptions, Recorded, Seen, Sent};
 use crate::proxy::{Mode, Proxy};
 use crate::read::{Reader, activations};
 use crate::requester::{Requester, channel};
 
-pub use interleaving::{Asked, Interleaving, Killed, Moment, Retried};
+pub use fault::Fault;
+pub use interleaving::{Asked, Interleaving, Moment, Retried, Struck};
 
 /// Patience of the requester whose answer is lost.
 const LOST_WITHIN: Duration = Duration::from_secs(20);
 const COMMITTED_WITHIN: Duration = Duration::from_secs(20);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+
+/// What goes on beside a round.
+const BESIDE: LoadOptions = LoadOptions {
+    owners: 1,
+    operators: 2,
+    pause: Duration::from_millis(25),
+    attempt: Duration::from_secs(1),
+};
 
 /// What happened in a round that went as it must.
 #[derive(Clone, Debug)]
@@ -37,12 +49,16 @@ pub struct Round {
     pub interleaving: Interleaving,
     /// The member whose answer was lost.
     pub asked: String,
-    pub killed: Option<String>,
+    /// What happened to whom.
+    pub struck: Option<(Fault, String)>,
     pub retried: String,
     pub outcome: &'static str,
     /// Revision of the one activation.
     pub revision: u64,
     pub term: u64,
+    /// Commands and reads of everybody, which one order explains.
+    pub operations: usize,
+    pub took: Duration,
 }
 
 impl fmt::Display for Round {
@@ -52,92 +68,215 @@ impl fmt::Display for Round {
             "round {:>3}: asked {} ({}), {}, ",
             self.number, self.asked, self.interleaving.asked, self.interleaving.moment
         )?;
-        match &self.killed {
-            Some(name) => write!(f, "killed {name} ({})", self.interleaving.killed)?,
-            None => write!(f, "killed nobody")?,
+        match &self.struck {
+            Some((fault, name)) => write!(f, "{fault} {name} ({})", self.interleaving.struck)?,
+            None => write!(f, "struck nobody")?,
         }
         write!(
             f,
-            ", retried at {} ({}): {} r{}, one activation, term {}, hashes agree",
-            self.retried, self.interleaving.retried, self.outcome, self.revision, self.term
+            ", retried at {} ({}): {} r{}, one activation, term {}, hashes agree, {} operations linearizable, {:.1} s",
+            self.retried,
+            self.interleaving.retried,
+            self.outcome,
+            self.revision,
+            self.term,
+            self.operations,
+            self.took.as_secs_f64()
         )
     }
 }
 
-/// Runs `count` rounds on a cluster of three or more, and tells each one as it ends.
+/// Three members that these faults can happen to, and those of the faults that can happen here: hosts
+/// of their own are only made where they are needed and possible, and their lack is said loudly.
 ///
 /// # Errors
-/// The first round that does not end with exactly one activation and a recognised retry; the message
-/// names the round and what happened in it.
+/// As for [`Cluster::start`], and when none of the faults can happen here.
+pub async fn cluster_for(faults: &[Fault]) -> Result<(Cluster, Vec<Fault>)> {
+    let mut faults = faults.to_vec();
+    if faults.iter().any(|fault| fault.needs_hosts()) {
+        if let Some(cluster) = Cluster::start_on_hosts(3, &[]).await? {
+            return Ok((cluster, faults));
+        }
+        faults.retain(|fault| !fault.needs_hosts());
+        ensure!(!faults.is_empty(), "no fault is left that can happen here");
+    }
+    Ok((Cluster::start(3).await?, faults))
+}
+
+/// Runs `count` rounds on a cluster of three or more, with these faults, and tells each one as it
+/// ends.
+///
+/// # Errors
+/// The first round that does not end with exactly one activation and a recognised retry, and in which
+/// all that others did held; the message names the round and what happened in it.
 pub async fn rounds(
     cluster: &mut Cluster,
     count: usize,
     seed: u64,
+    faults: &[Fault],
     mut tell: impl FnMut(&Round),
 ) -> Result<()> {
-    let order = Interleaving::shuffled(&mut StdRng::seed_from_u64(seed));
+    let mut random = StdRng::seed_from_u64(seed);
+    let order = Interleaving::shuffled(&mut random);
     for number in 1..=count {
         let interleaving = order[(number - 1) % order.len()];
-        let round = round(cluster, number, interleaving).await;
-        let round = round.with_context(|| {
-            format!("round {number} of seed {seed} did not hold: {interleaving}")
+        let fault = Fault::draw(faults, &mut random);
+        let begun = Instant::now();
+        let round = round(cluster, number, interleaving, fault).await;
+        let mut round = round.with_context(|| {
+            format!("round {number} of seed {seed} did not hold: {interleaving}, {fault}")
         })?;
+        round.took = begun.elapsed();
         tell(&round);
     }
     Ok(())
 }
 
-async fn round(cluster: &mut Cluster, number: usize, interleaving: Interleaving) -> Result<Round> {
+async fn round(
+    cluster: &mut Cluster,
+    number: usize,
+    interleaving: Interleaving,
+    fault: Fault,
+) -> Result<Round> {
     let leader = cluster.leader().await?;
     let cast = interleaving.cast(&leader, &cluster.followers().await?)?;
-    let name = format!("ls-{number}");
-    let mut requester = Requester::open(&cluster.address(&leader)?).await?;
-    let (node, incarnation) = requester
-        .register(&cluster.address(&leader)?, &name)
-        .await?;
-    let call = requester.activate_call(node, incarnation);
+    let beside = Load::start_with(cluster, &BESIDE)?;
+    let mut scene = Scene::set(&cluster.address(&leader)?, &format!("ls-{number}")).await?;
 
     let proxy = Proxy::before(&cluster.address(&cast.asked)?).await?;
-    let lost = send_and_lose_answer(&proxy, &call).await?;
+    let lost = send_and_lose_answer(&proxy, &scene.call).await?;
     if interleaving.moment == Moment::AfterCommit {
-        committed(cluster, &cast.witness, &name).await?;
+        committed(cluster, &cast.witness, &scene.name).await?;
     }
-    if let Some(killed) = &cast.killed {
-        cluster.kill(killed)?;
+    if let Some(struck) = &cast.struck {
+        fault.strike(cluster, struck, &cast.witness).await?;
     }
 
+    let mut away = cast.struck.clone().filter(|_| !fault.leaves_it_in());
     let retried = match interleaving.retried {
-        Retried::Leader => cluster.leader().await?,
+        Retried::Leader => {
+            let mut present = cluster.started();
+            present.retain(|name| Some(name) != away.as_ref());
+            cluster.leader_among(&present).await?
+        }
         Retried::Follower | Retried::OldLeader => cast.retried.clone(),
     };
-    if !cluster.member(&retried)?.is_started() {
-        cluster.launch(&retried)?;
+    if let Some(back) = away.take_if(|name| *name == retried) {
+        fault.mend(cluster, &back)?;
     }
     let address = cluster.address(&retried)?;
-    let answer = send_until_answered(&address, &call, ANSWERED_WITHIN).await?;
+    let answer = send_until_answered(&address, &scene.call, ANSWERED_WITHIN).await?;
     let revision = check_retry(interleaving, &answer)?;
-    check_history(cluster, &retried, &name, revision).await?;
+    let outcome = if answer.replayed().is_some() {
+        "replayed"
+    } else {
+        "applied"
+    };
+    scene.answered(answer);
+    scene.check_history(&address, revision).await?;
     no_answer(lost).await?;
 
-    cluster.restart_all().await?;
-    check_everywhere(cluster, &call, revision).await?;
-    check_history(cluster, &cast.asked, &name, revision).await?;
-    cluster.state_hashes_agree().await?;
+    if let Some(back) = away {
+        fault.mend(cluster, &back)?;
+    }
+    cluster.all_ready().await?;
+    check_everywhere(cluster, &scene.call, revision).await?;
+    scene
+        .check_history(&cluster.address(&cast.asked)?, revision)
+        .await?;
+    let mut recorded = beside.stop().await?;
+    recorded.extend(scene.recorded);
+    recorded.check(cluster).await?;
     let leader = cluster.leader().await?;
     Ok(Round {
         number,
         interleaving,
         asked: cast.asked,
-        killed: cast.killed,
+        struck: cast.struck.map(|name| (fault, name)),
         retried,
-        outcome: if answer.replayed().is_some() {
-            "replayed"
-        } else {
-            "applied"
-        },
+        outcome,
         revision,
         term: cluster.status(&leader).await?.term,
+        operations: recorded.linearizable()?.operations,
+        took: Duration::ZERO,
     })
+}
+
+/// One log server, the request whose answer is lost, and what was seen of both.
+struct Scene {
+    name: String,
+    call: Call,
+    begun: Instant,
+    recorded: Recorded,
+}
+
+impl Scene {
+    /// Registers the log server and makes the request.
+    async fn set(leader: &str, name: &str) -> Result<Self> {
+        let mut requester = Requester::open(leader).await?;
+        let marker = requester.marker();
+        let register = requester.register_call(name, Some(marker));
+        let invoked = Instant::now();
+        let answer = send_until_answered(leader, &register, ANSWERED_WITHIN).await?;
+        let registered = answer.registered();
+        let (node, incarnation) = registered.context("it was not registered")?;
+        let mut scene = Self {
+            name: name.to_owned(),
+            call: requester.activate_call(node, incarnation),
+            begun: invoked,
+            recorded: Recorded::default(),
+        };
+        scene.record(register, answer);
+        scene.begun = Instant::now();
+        Ok(scene)
+    }
+
+    /// Writes down the answer to the request.
+    fn answered(&mut self, answer: v1::Answer) {
+        self.record(self.call.clone(), answer);
+    }
+
+    fn record(&mut self, call: Call, answer: v1::Answer) {
+        self.recorded.sent.push(Sent {
+            name: self.name.clone(),
+            call,
+            invoked: self.begun,
+            attempts: 1,
+            answered: Some((Instant::now(), answer)),
+        });
+    }
+
+    /// The node was activated once, at `revision`.
+    async fn check_history(&mut self, member: &str, revision: u64) -> Result<()> {
+        let reader = Reader::linearizable(member).await?;
+        let what = format!("{member} reads the history of {}", self.name);
+        let (seen, history) = until(&what, ANSWERED_WITHIN, async || {
+            let invoked = Instant::now();
+            let node = reader.known(&self.name).await?;
+            let seen = Seen {
+                name: self.name.clone(),
+                invoked,
+                returned: Instant::now(),
+                node: Some(node.clone()),
+            };
+            let history = reader.history(node.id).await?;
+            Ok((seen, history))
+        })
+        .await?;
+        let activations = activations(&history);
+        ensure!(
+            activations == [revision],
+            "activated at {activations:?}, answered r{revision}: {history:#?}"
+        );
+        let binding = seen.node.as_ref().and_then(|node| node.binding.as_ref());
+        let since = binding.map(|binding| binding.since);
+        ensure!(
+            since == Some(revision),
+            "bound since {since:?}, not r{revision}"
+        );
+        self.recorded.seen.push(seen);
+        Ok(())
+    }
 }
 
 /// Sends through the proxy on a connection that was good until now, and returns when the request is
@@ -181,29 +320,6 @@ fn check_retry(interleaving: Interleaving, answer: &v1::Answer) -> Result<u64> {
         (None, Some(revision)) if interleaving.moment == Moment::AfterSending => Ok(revision),
         _ => bail!("the retry was answered with {answer:?}"),
     }
-}
-
-/// The node was activated once, at `revision`.
-async fn check_history(cluster: &Cluster, member: &str, name: &str, revision: u64) -> Result<()> {
-    let reader = Reader::linearizable(&cluster.address(member)?).await?;
-    let what = format!("{member} reads the history of {name}");
-    let (node, history) = until(&what, ANSWERED_WITHIN, async || {
-        let node = reader.known(name).await?;
-        let history = reader.history(node.id).await?;
-        Ok((node, history))
-    })
-    .await?;
-    let activations = activations(&history);
-    ensure!(
-        activations == [revision],
-        "activated at {activations:?}, answered r{revision}: {history:#?}"
-    );
-    let since = node.binding.as_ref().map(|binding| binding.since);
-    ensure!(
-        since == Some(revision),
-        "bound since {since:?}, not r{revision}"
-    );
-    Ok(())
 }
 
 /// Once answered, every member recognises the request.

@@ -106,9 +106,17 @@ impl Load {
     /// # Errors
     /// When an address is none.
     pub fn start(cluster: &Cluster) -> Result<Self> {
+        Self::start_with(cluster, &LoadOptions::default())
+    }
+
+    /// Starts writers on every member of a cluster.
+    ///
+    /// # Errors
+    /// When an address is none.
+    pub fn start_with(cluster: &Cluster, options: &LoadOptions) -> Result<Self> {
         let names = cluster.names().into_iter();
         let addresses: Result<Vec<String>> = names.map(|name| cluster.address(&name)).collect();
-        Self::start_at(&addresses?, &LoadOptions::default())
+        Self::start_at(&addresses?, options)
     }
 
     /// Starts writers on these addresses of one cluster.

@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 use crate::deadline::until;
 
 const BUFFER_BYTES: usize = 16 << 10;
+/// On one connection.
+const HELD_BYTES_MAX: usize = 1 << 20;
 
 /// What the proxy does with what it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub enum Mode {
     SwallowAnswers,
     /// Requests are taken and never passed on.
     DropRequests,
+    /// Requests are taken, and passed on when the mode is [`Mode::Pass`] again.
+    HoldRequests,
     /// Connections are closed, and new ones at once.
     Cut,
 }
@@ -158,6 +162,7 @@ async fn flow(
     counts: &Counts,
 ) -> Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
+    let mut held = Vec::new();
     let mut lost = false;
     loop {
         let length = tokio::select! {
@@ -166,17 +171,25 @@ async fn flow(
                 changed?;
                 let now = *mode.borrow_and_update();
                 ensure!(now != Mode::Cut && (!lost || now == losing), "mode became {now:?}");
+                if now == Mode::Pass {
+                    to.write_all(&std::mem::take(&mut held)).await?;
+                }
                 continue;
             }
             length = from.read(&mut buffer) => length,
         };
-        let losing_now = *mode.borrow() == losing;
+        let mode_now = *mode.borrow();
+        let losing_now = mode_now == losing;
+        let requests = losing == Mode::DropRequests;
         match length {
             Ok(length) if length > 0 => {
-                if losing == Mode::DropRequests {
+                if requests {
                     counts.requests.fetch_add(length as u64, Ordering::SeqCst);
                 }
-                if losing_now {
+                if requests && mode_now == Mode::HoldRequests {
+                    ensure!(held.len() < HELD_BYTES_MAX, "too much is held");
+                    held.extend_from_slice(&buffer[..length]);
+                } else if losing_now {
                     lost = true;
                     counts.lost.fetch_add(length as u64, Ordering::SeqCst);
                 } else {
@@ -276,6 +289,25 @@ mod tests {
         let mut again = TcpStream::connect(proxy.address()).await?;
         assert_eq!(echo(&mut again, "three").await?, "three");
         assert_eq!(*seen.borrow(), 8);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_held_request_arrives_late_and_in_order() -> Result<()> {
+        let (address, seen) = server().await?;
+        let proxy = Proxy::before(&address).await?;
+        let mut client = TcpStream::connect(proxy.address()).await?;
+        assert_eq!(echo(&mut client, "one").await?, "one");
+
+        proxy.set(Mode::HoldRequests);
+        client.write_all(b"two").await?;
+        proxy.request_bytes_above(5, SOON).await?;
+        assert_eq!(*seen.borrow(), 3);
+        proxy.set(Mode::Pass);
+        let mut late = [0; 3];
+        timeout(SOON, client.read_exact(&mut late)).await??;
+        assert_eq!(&late, b"two");
+        assert_eq!(echo(&mut client, "three").await?, "three");
         Ok(())
     }
 

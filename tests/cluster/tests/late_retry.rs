@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tally_proto::v1::{Answer, StorageState};
+use tally_proto::v1::{Answer, Consistency, StorageState};
 use tally_testkit::{
     AnswerExt, Call, Cluster, Mode, Proxy, Reader, Requester, activations, channel, registrations,
     send, send_until_answered, until,
 };
+use tokio::task::JoinHandle;
+use tonic::Status;
 
 const LOST_WITHIN: Duration = Duration::from_secs(2);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
@@ -51,6 +53,22 @@ impl Scene {
         ensure!(lost.is_err(), "it was answered: {lost:?}");
         self.proxy.set(Mode::Pass);
         Ok(())
+    }
+
+    /// Sends a call that arrives when the proxy passes again.
+    async fn delay(&self, call: &Call) -> Result<JoinHandle<Result<Answer, Status>>> {
+        let slow = channel(&self.proxy.address()).await?;
+        // A first call, so that the connection is up.
+        Reader::over(slow.clone(), Consistency::Stale)
+            .nodes()
+            .await?;
+        self.proxy.set(Mode::HoldRequests);
+        let before = self.proxy.request_bytes();
+        let call = call.clone();
+        let delayed = tokio::spawn(async move { send(&slow, &call, ANSWERED_WITHIN).await });
+        let proxy = &self.proxy;
+        proxy.request_bytes_above(before, ANSWERED_WITHIN).await?;
+        Ok(delayed)
     }
 
     /// Sends a call to a follower until it is answered.
@@ -117,6 +135,51 @@ async fn a_late_first_arrival_does_not_revive_a_disabled_node() -> Result<()> {
     ensure!(again.repeat, "{again:?}");
     let activations = activations(&scene.reader.history(scene.node).await?);
     ensure!(activations.is_empty(), "{activations:?}");
+    scene.end().await
+}
+
+/// The first copy of the request is on its way for so long that the second one is answered, and others
+/// move on, before it arrives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_copy_that_arrives_after_the_second_changes_nothing() -> Result<()> {
+    let mut scene = Scene::set().await?;
+    let activate = scene.requester.activate_call(scene.node, scene.incarnation);
+    let delayed = scene.delay(&activate).await?;
+    let second = scene.at_a_follower(&activate).await?;
+    let activated = second
+        .applied()
+        .context("the second copy was not applied")?;
+    scene.operator_sets(StorageState::ReadOnly).await?;
+    let before = scene.reader.known("ls1").await?;
+
+    scene.proxy.set(Mode::Pass);
+    let first = delayed.await??;
+    assert_eq!(first.replayed(), Some(activated), "{first:?}");
+    ensure!(first.repeat, "{first:?}");
+    assert_eq!(first.now(), StorageState::ReadOnly, "{first:?}");
+    assert_eq!(scene.reader.known("ls1").await?, before);
+    let history = scene.reader.history(scene.node).await?;
+    assert_eq!(activations(&history), [activated]);
+    scene.end().await
+}
+
+/// The requester gave the delayed request up, and said so with a later one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_arrives_below_the_acknowledged_mark_is_never_applied() -> Result<()> {
+    let mut scene = Scene::set().await?;
+    let activate = scene.requester.activate_call(scene.node, scene.incarnation);
+    let delayed = scene.delay(&activate).await?;
+    scene.requester.acknowledge_all();
+    let later = scene.requester.register_call("ls2", None);
+    let later = scene.at_a_follower(&later).await?;
+    ensure!(later.applied().is_some(), "{later:?}");
+
+    scene.proxy.set(Mode::Pass);
+    let late = delayed.await??;
+    assert_eq!(late.refused(), Some("T-203"), "{late:?}");
+    assert_eq!(scene.state().await?, StorageState::Provisioning);
+    let history = scene.reader.history(scene.node).await?;
+    ensure!(activations(&history).is_empty(), "{history:?}");
     scene.end().await
 }
 

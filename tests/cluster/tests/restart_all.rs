@@ -20,6 +20,7 @@ async fn every_answered_command_survives_and_none_happens_twice() -> Result<()> 
         let mut recorded = load.stop().await?;
         cluster.restart_all().await?;
         println!("round {round}: {}", recorded.check(&cluster).await?);
+        println!("round {round}: {}", recorded.linearizable()?);
         all.extend(recorded);
     }
     println!("all rounds again: {}", all.check(&cluster).await?);

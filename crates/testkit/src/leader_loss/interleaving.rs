@@ -13,16 +13,16 @@ pub enum Asked {
     Follower,
 }
 
-/// Who is killed once the answer is lost.
+/// Who is struck by a fault once the answer is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Killed {
+pub enum Struck {
     Leader,
     /// A follower that does not get the retry.
     Bystander,
     Nobody,
 }
 
-/// When it is killed, or, if nobody is, when the request is sent again.
+/// When it is struck, or, if nobody is, when the request is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
     /// Another member has applied the activation.
@@ -38,7 +38,7 @@ pub enum Retried {
     Leader,
     /// Whoever was a follower at the first attempt, and was not asked if there is a choice.
     Follower,
-    /// The leader of the first attempt, started again if it was killed.
+    /// The leader of the first attempt, brought back first if it was struck.
     OldLeader,
 }
 
@@ -46,7 +46,7 @@ pub enum Retried {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interleaving {
     pub asked: Asked,
-    pub killed: Killed,
+    pub struck: Struck,
     pub moment: Moment,
     pub retried: Retried,
 }
@@ -55,19 +55,19 @@ impl Interleaving {
     /// The story that the rounds are named after.
     pub const MAIN: Self = Self {
         asked: Asked::Leader,
-        killed: Killed::Leader,
+        struck: Struck::Leader,
         moment: Moment::AfterCommit,
         retried: Retried::Follower,
     };
 
     /// Every interleaving once: [`Self::MAIN`] first, the others in random order, but so that every
-    /// other one kills the leader for as long as there are such.
+    /// other one strikes the leader for as long as there are such.
     pub fn shuffled(random: &mut StdRng) -> Vec<Self> {
         let mut others = Self::all();
         others.retain(|other| *other != Self::MAIN);
         others.shuffle(random);
-        let kills = |one: &Self| one.killed == Killed::Leader;
-        let (lethal, harmless): (Vec<_>, Vec<_>) = others.into_iter().partition(kills);
+        let strikes = |one: &Self| one.struck == Struck::Leader;
+        let (lethal, harmless): (Vec<_>, Vec<_>) = others.into_iter().partition(strikes);
         let (mut lethal, mut harmless) = (lethal.into_iter(), harmless.into_iter());
         let mut order = vec![Self::MAIN];
         loop {
@@ -83,12 +83,12 @@ impl Interleaving {
     fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for asked in [Asked::Leader, Asked::Follower] {
-            for killed in [Killed::Leader, Killed::Bystander, Killed::Nobody] {
+            for struck in [Struck::Leader, Struck::Bystander, Struck::Nobody] {
                 for moment in [Moment::AfterCommit, Moment::AfterSending] {
                     for retried in [Retried::Leader, Retried::Follower, Retried::OldLeader] {
                         all.push(Self {
                             asked,
-                            killed,
+                            struck,
                             moment,
                             retried,
                         });
@@ -108,10 +108,10 @@ impl Interleaving {
             Asked::Leader => leader,
             Asked::Follower => first,
         };
-        let killed = match self.killed {
-            Killed::Leader => Some(leader),
-            Killed::Bystander => Some(first.as_str()),
-            Killed::Nobody => None,
+        let struck = match self.struck {
+            Struck::Leader => Some(leader),
+            Struck::Bystander => Some(first.as_str()),
+            Struck::Nobody => None,
         };
         let retried = match self.retried {
             Retried::Leader | Retried::OldLeader => leader,
@@ -119,11 +119,11 @@ impl Interleaving {
         };
         let mut witnesses = [second, first].into_iter();
         let witness = witnesses
-            .find(|name| Some(name.as_str()) != killed)
-            .context("every follower is killed")?;
+            .find(|name| Some(name.as_str()) != struck)
+            .context("every follower is struck")?;
         Ok(Cast {
             asked: asked.to_owned(),
-            killed: killed.map(str::to_owned),
+            struck: struck.map(str::to_owned),
             retried: retried.to_owned(),
             witness: witness.clone(),
         })
@@ -134,7 +134,7 @@ impl Interleaving {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cast {
     pub(super) asked: String,
-    pub(super) killed: Option<String>,
+    pub(super) struck: Option<String>,
     /// For [`Retried::Leader`] only known once the new leader is.
     pub(super) retried: String,
     /// A follower that lives on and tells when it has applied the activation.
@@ -150,7 +150,7 @@ impl fmt::Display for Asked {
     }
 }
 
-impl fmt::Display for Killed {
+impl fmt::Display for Struck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Leader => "leader",
@@ -183,8 +183,8 @@ impl fmt::Display for Interleaving {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "asked the {}, {}, killed: {}, retried at the {}",
-            self.asked, self.moment, self.killed, self.retried
+            "asked the {}, {}, struck: {}, retried at the {}",
+            self.asked, self.moment, self.struck, self.retried
         )
     }
 }
@@ -202,18 +202,18 @@ mod tests {
         assert_eq!(order(7).len(), Interleaving::all().len());
         assert_eq!(order(7)[0], Interleaving::MAIN);
         let first = order(7).into_iter().take(20);
-        let lethal = first.filter(|one| one.killed == Killed::Leader).count();
+        let lethal = first.filter(|one| one.struck == Struck::Leader).count();
         assert_eq!(lethal, 10);
     }
 
     #[test]
-    fn the_killed_are_neither_witnesses_nor_retried_unless_restarted() -> Result<()> {
+    fn the_struck_are_neither_witnesses_nor_retried_unless_brought_back() -> Result<()> {
         let followers = ["n2".to_owned(), "n3".to_owned()];
         for interleaving in Interleaving::all() {
             let cast = interleaving.cast("n1", &followers)?;
-            assert_ne!(cast.killed.as_ref(), Some(&cast.witness), "{interleaving}");
+            assert_ne!(cast.struck.as_ref(), Some(&cast.witness), "{interleaving}");
             if interleaving.retried == Retried::Follower {
-                assert_ne!(cast.killed.as_ref(), Some(&cast.retried), "{interleaving}");
+                assert_ne!(cast.struck.as_ref(), Some(&cast.retried), "{interleaving}");
             }
         }
         Ok(())

@@ -142,7 +142,7 @@ async fn same_history(addresses: &[String]) -> Result<Vec<v1::HistoryEntry>> {
 
 /// Revisions rise, no tag comes twice, and each node goes on from where it was.
 fn fits_together(history: &[v1::HistoryEntry]) -> Result<()> {
-    let mut revision = 0;
+    let (mut revision, mut unix_ms) = (0, 0);
     let mut tags = BTreeMap::new();
     let mut states: BTreeMap<u32, v1::StorageState> = BTreeMap::new();
     let mut incarnations: BTreeMap<u32, u64> = BTreeMap::new();
@@ -152,6 +152,11 @@ fn fits_together(history: &[v1::HistoryEntry]) -> Result<()> {
             "{entry:?} comes after r{revision}"
         );
         revision = entry.revision;
+        ensure!(
+            entry.unix_ms >= unix_ms,
+            "{entry:?} is earlier than the one before it, at {unix_ms} ms"
+        );
+        unix_ms = entry.unix_ms;
         let earlier = tags.insert((entry.session, entry.sequence), revision);
         ensure!(
             earlier.is_none(),
@@ -223,3 +228,7 @@ fn each_once(all: &[Sent], history: &[v1::HistoryEntry]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

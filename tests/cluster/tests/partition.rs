@@ -1,0 +1,145 @@
+//! A member is cut off from the others. What it says must be true, and when it is back all agree.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tally_proto::fault::Fault;
+use tally_proto::v1::StorageState;
+use tally_testkit::{
+    AnswerExt, Call, Cluster, Load, Reader, Requester, activations, channel, send,
+    send_until_answered, until,
+};
+use tonic::Code;
+
+const NOT_ANSWERED_WITHIN: Duration = Duration::from_secs(2);
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+const NO_LEADER: &str = "T-001";
+const OUTCOME_UNKNOWN: &str = "T-002";
+
+/// Sends a command that must not be answered, and returns the code of the fault.
+async fn not_answered(address: &str, call: &Call) -> Result<String> {
+    let sent = send(&channel(address).await?, call, NOT_ANSWERED_WITHIN).await;
+    let Err(status) = sent else {
+        anyhow::bail!("a minority answered {sent:?}");
+    };
+    // Tonic's own word for a deadline that passed on this side.
+    let told = Fault::read(&status).map(|fault| fault.code);
+    ensure!(
+        told.is_some() || status.code() == Code::Cancelled,
+        "{status:?}"
+    );
+    Ok(told.unwrap_or_else(|| OUTCOME_UNKNOWN.to_owned()))
+}
+
+/// What a member without a majority does, whatever it was before.
+async fn minority_side(cluster: &Cluster, cut_off: &str, number: usize) -> Result<()> {
+    let load = Load::start(cluster)?;
+    let name = format!("ls-{number}");
+    let alone = cluster.address(cut_off)?;
+    let mut owner = Requester::open(&alone).await?;
+    let (node, incarnation) = owner.register(&alone, &name).await?;
+    let activated = owner.activate(&alone, node, incarnation).await?;
+    let revision = activated.applied().context("it was not activated")?;
+    let led = cluster.leader().await? == cut_off;
+
+    cluster.hosts()?.isolate(cut_off)?;
+    let own = (node, incarnation);
+    let doubtful = owner.set_own_state_call(own, owner.marker(), StorageState::ReadOnly);
+    let code = not_answered(&alone, &doubtful).await?;
+    // A leader that does not know yet has appended it; so may have the leader that it was passed to.
+    ensure!(code == OUTCOME_UNKNOWN, "in doubt, and yet {code}");
+
+    // The others go on.
+    let mut others = cluster.names();
+    others.retain(|name| name != cut_off);
+    let leader = cluster.address(&cluster.leader_among(&others).await?)?;
+    let mut operator = Requester::open(&leader).await?;
+    let change = operator.set_state_call(node, StorageState::DataLoss, revision);
+    let changed = send_until_answered(&leader, &change, ANSWERED_WITHIN).await?;
+    ensure!(changed.applied().is_some(), "{changed:?}");
+
+    // By now it knows that it is alone: nothing more is appended, and it says so.
+    let stale = Reader::stale(&alone).await?;
+    let fresh = Reader::linearizable(&alone)
+        .await?
+        .within(NOT_ANSWERED_WITHIN);
+    let refused = owner.register_call(&format!("{name}-refused"), None);
+    until("a write is not accepted", ANSWERED_WITHIN, async || {
+        let code = not_answered(&alone, &refused).await?;
+        ensure!(code == NO_LEADER, "{code}");
+        Ok(())
+    })
+    .await?;
+    let read = fresh.node(&name).await;
+    ensure!(read.is_err(), "a minority answered a fresh read: {read:?}");
+    let old = stale.known(&name).await?;
+    assert_eq!(old.state(), StorageState::ReadWrite, "stale, by name");
+
+    cluster.hosts()?.heal()?;
+    let healed = until("a fresh read", ANSWERED_WITHIN, async || {
+        fresh.known(&name).await
+    });
+    assert_eq!(healed.await?.state(), StorageState::DataLoss);
+    let settled = send_until_answered(&alone, &doubtful, ANSWERED_WITHIN).await?;
+    ensure!(settled.refused() == Some("T-410"), "{settled:?}");
+    println!("{cut_off} was cut off, led: {led}: {name} agrees");
+    let mut recorded = load.stop().await?;
+    println!("{}", recorded.check(cluster).await?);
+    println!("{}", recorded.linearizable()?);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_minority_side_promises_nothing_and_agrees_after_healing() -> Result<()> {
+    let Some(cluster) = Cluster::start_on_hosts(3, &[]).await? else {
+        return Ok(());
+    };
+    let leader = cluster.leader().await?;
+    minority_side(&cluster, &leader, 1).await?;
+    let follower = cluster.followers().await?.remove(0);
+    minority_side(&cluster, &follower, 2).await?;
+    cluster.stop().await
+}
+
+/// A leader appends an activation that nobody else gets; the others disable the node meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_activation_that_was_appended_and_never_committed_does_not_revive_a_disabled_node()
+-> Result<()> {
+    let Some(cluster) = Cluster::start_on_hosts(3, &[]).await? else {
+        return Ok(());
+    };
+    let old = cluster.leader().await?;
+    let alone = cluster.address(&old)?;
+    let mut owner = Requester::open(&alone).await?;
+    let (node, incarnation) = owner.register(&alone, "ls1").await?;
+    let seen = Reader::linearizable(&alone).await?.known("ls1").await?;
+    let before = cluster.status(&old).await?.last_log_index;
+
+    cluster.hosts()?.isolate(&old)?;
+    let activate = owner.activate_call(node, incarnation);
+    assert_eq!(not_answered(&alone, &activate).await?, OUTCOME_UNKNOWN);
+    let status = cluster.status(&old).await?;
+    ensure!(status.last_log_index > before, "nothing was appended");
+    ensure!(status.applied_index <= before, "it was committed");
+
+    let mut others = cluster.names();
+    others.retain(|name| *name != old);
+    let leader = cluster.address(&cluster.leader_among(&others).await?)?;
+    let mut operator = Requester::open(&leader).await?;
+    let disable = operator.set_state_call(node, StorageState::Disabled, seen.revision);
+    let disabled = send_until_answered(&leader, &disable, ANSWERED_WITHIN).await?;
+    ensure!(disabled.applied().is_some(), "{disabled:?}");
+    cluster.hosts()?.heal()?;
+    cluster.leader().await?;
+
+    for name in cluster.names() {
+        let address = cluster.address(&name)?;
+        let late = send_until_answered(&address, &activate, ANSWERED_WITHIN).await?;
+        assert_eq!(late.refused(), Some("T-330"), "{name}: {late:?}");
+        let reader = Reader::linearizable(&address).await?;
+        assert_eq!(reader.known("ls1").await?.state(), StorageState::Disabled);
+        ensure!(activations(&reader.history(node).await?).is_empty());
+    }
+    cluster.state_hashes_agree().await?;
+    cluster.stop().await
+}

@@ -1,0 +1,87 @@
+//! A leader is stopped, others go on without it, and it is woken up: it must not tell what was.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use tally_proto::v1::{Consistency, StorageState};
+use tally_testkit::{
+    AnswerExt, Cluster, Load, Reader, Requester, channel, rounds, send_until_answered,
+};
+use tokio::task::JoinSet;
+
+/// Connections on which reads wait for the old leader.
+const READERS: usize = 8;
+/// Reads of each, one after the other: some wait in its sockets when it is woken up.
+const READS: usize = 20;
+const READ_WITHIN: Duration = Duration::from_secs(5);
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Reads `name` through `to`, again and again; every answer must be the one of now.
+async fn hammer(to: Reader, name: String, now: StorageState) -> Result<usize> {
+    let mut answered = 0;
+    for read in 0..READS {
+        // Not to answer is allowed.
+        let Ok(node) = to.node(&name).await else {
+            continue;
+        };
+        let state = node.map(|node| node.state());
+        ensure!(
+            state == Some(now),
+            "read {read}: {name} was {state:?} after it had become {now:?}"
+        );
+        answered += 1;
+    }
+    Ok(answered)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resumed_leader_never_answers_a_fresh_read_with_what_was() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    for round in 1..=rounds(4, 40) {
+        let load = Load::start(&cluster)?;
+        let old = cluster.leader().await?;
+        let address = cluster.address(&old)?;
+        let name = format!("ls-{round}");
+        let mut owner = Requester::open(&address).await?;
+        let (node, incarnation) = owner.register(&address, &name).await?;
+        let activated = owner.activate(&address, node, incarnation).await?;
+        let mut readers = Vec::new();
+        for _ in 0..READERS {
+            let to = Reader::over(channel(&address).await?, Consistency::Linearizable);
+            // The connection is up before its other end is stopped.
+            to.known(&name).await?;
+            readers.push(to.within(READ_WITHIN));
+        }
+
+        cluster.pause(&old)?;
+        let mut others = cluster.names();
+        others.retain(|name| *name != old);
+        let leader = cluster.address(&cluster.leader_among(&others).await?)?;
+        let mut operator = Requester::open(&leader).await?;
+        let seen = activated.applied().unwrap_or_default();
+        let change = operator.set_state_call(node, StorageState::ReadOnly, seen);
+        let changed = send_until_answered(&leader, &change, ANSWERED_WITHIN).await?;
+        ensure!(changed.applied().is_some(), "{changed:?}");
+
+        // Asked after the change was answered, and before the old leader wakes up.
+        let mut hammers = JoinSet::new();
+        for to in readers {
+            hammers.spawn(hammer(to, name.clone(), StorageState::ReadOnly));
+        }
+        let woken = Instant::now();
+        cluster.resume(&old)?;
+        let mut answered = 0;
+        while let Some(hammer) = hammers.join_next().await {
+            answered += hammer??;
+        }
+        println!(
+            "round {round}: {old} gave {answered} answers, the last after {:?}",
+            woken.elapsed()
+        );
+        cluster.leader().await?;
+        let mut recorded = load.stop().await?;
+        println!("round {round}: {}", recorded.check(&cluster).await?);
+        println!("round {round}: {}", recorded.linearizable()?);
+    }
+    cluster.stop().await
+}

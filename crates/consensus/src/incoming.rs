@@ -110,7 +110,10 @@ impl Replica {
     ) -> Result<peer::InstallSnapshotResponse, LinkError> {
         let busy = |_| refused("another snapshot is being received");
         let _one = self.installing.try_lock().map_err(busy)?;
-        let (vote, received) = snapshot::receive(&self.stores.state, frames).await?;
+        let received = snapshot::receive(&self.stores.state, frames).await;
+        let (vote, received) = received.inspect_err(
+            |error| tracing::warn!(%error, "a snapshot did not arrive; nothing of it is kept"),
+        )?;
         let snapshot = raft::snapshot_of(received).map_err(refused)?;
         self.heard.now();
         let installed = self

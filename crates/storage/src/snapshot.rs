@@ -10,6 +10,7 @@
 //! before. It is never in memory as a whole.
 
 mod build;
+mod content;
 mod digest;
 mod frames;
 mod receive;
@@ -49,6 +50,8 @@ struct Held {
     digest: [u8; 32],
     /// It is the current one: its files outlive the process.
     keep: AtomicBool,
+    /// Its content was looked at after another member refused it.
+    checked: AtomicBool,
 }
 
 impl Snapshot {
@@ -59,6 +62,7 @@ impl Snapshot {
                 meta,
                 digest,
                 keep: AtomicBool::new(false),
+                checked: AtomicBool::new(false),
             }),
         }
     }

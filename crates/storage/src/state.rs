@@ -21,7 +21,7 @@ use tally_model::{Answer, Request, Stamp};
 use tally_proto::storage::log_entry::Payload;
 use tally_proto::storage::{AppliedState, LogEntry, LogId, Membership, Proposal, SnapshotMeta};
 
-pub(crate) use generation::position;
+pub(crate) use generation::{check, position};
 pub use view::StateView;
 
 use crate::directory::{DirectoryLock, OpenError};
@@ -137,8 +137,7 @@ impl StateStore {
                     false => damaged(error.into_string()),
                 }
             })?;
-        let (applied, hash) = generation.position().map_err(damaged)?;
-        generation.check(hash).map_err(damaged)?;
+        let (applied, hash) = check(generation.db()).map_err(damaged)?;
         let shelf = Shelf::open(directory, &name, applied.last_applied)?;
         let mut position = Position {
             applied: AppliedState::default(),
@@ -312,8 +311,19 @@ impl StateStore {
 
     /// Ends a snapshot that was received. Refuses one that is not what was announced.
     pub fn receive_end(&self, receiver: SnapshotReceiver, digest: &[u8]) -> io::Result<Snapshot> {
-        let received = receiver.finish(digest);
+        let received = receiver.finish(digest).and_then(|snapshot| {
+            snapshot.check_content()?;
+            Ok(snapshot)
+        });
         received.map_err(|error| self.disk_failed(error))
+    }
+
+    /// Another member has refused a snapshot of this one: if it is the snapshot that is not sound, the
+    /// state has failed. Reads the whole snapshot, once.
+    pub fn refused_elsewhere(&self, snapshot: &Snapshot) {
+        if let Err(error) = snapshot.check_content_once() {
+            self.fail(format!("a snapshot is damaged: {error}"));
+        }
     }
 
     /// Fails the state for good: something that it gave out turned out not to be what was written.
@@ -347,7 +357,6 @@ impl StateStore {
             .map_err(|error| self.disk_failed(error))?;
         let (applied, hash) = staged.position().map_err(invalid_data)?;
         check_position(snapshot.meta(), &applied, hash)?;
-        staged.check(hash).map_err(invalid_data)?;
         shared
             .generations
             .adopt(&staged)

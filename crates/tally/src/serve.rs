@@ -150,8 +150,26 @@ pub(crate) fn halted(why: &str) -> Failure {
     let prefix = format!("{}: ", codes::HALTED);
     let found = why.strip_prefix(&prefix).unwrap_or(why);
     Failure::fault(codes::HALTED, found)
-        .next(format!("tally explain {}", codes::HALTED))
+        .next(after_halt(found))
         .ends_with(Exit::Broken)
+}
+
+/// What helps after a member has halted.
+fn after_halt(found: &str) -> String {
+    // The system's own words are all that says what kind of failure it was.
+    let full = ["No space left", "Disk quota exceeded"];
+    if full.iter().any(|words| found.contains(words)) {
+        return "make room on the disk of the data directory, then start the process again: nothing \
+                that was acknowledged is lost"
+            .to_owned();
+    }
+    let disk = ["IO error", "os error", "Corruption", "damaged", "checksum"];
+    if disk.iter().any(|words| found.contains(words)) {
+        return "look for errors of the disk (dmesg), then start the process again: it checks all that it \
+                keeps, and says what to do if something is damaged"
+            .to_owned();
+    }
+    format!("tally explain {}", codes::HALTED)
 }
 
 #[cfg(test)]

@@ -174,10 +174,28 @@ impl Cluster {
         let all: Vec<String> = self
             .members
             .iter()
-            .map(|member| format!("{}={}", member.name(), member.peer_address()))
+            .map(|member| format!("{}={}", member.name(), member.announced()))
             .collect();
         let more = self.arguments.clone();
         self.member_mut(name)?.start(&all.join(","), &more)
+    }
+
+    /// From the next start on, the members reach this one at another address, such as a proxy's.
+    ///
+    /// # Errors
+    /// When there is no such member.
+    pub fn announce(&mut self, name: &str, address: String) -> Result<()> {
+        self.member_mut(name)?.announce(address);
+        Ok(())
+    }
+
+    /// Waits until a member has ended by itself, and returns its exit code; `None` when a signal
+    /// ended it.
+    ///
+    /// # Errors
+    /// When it still runs after `within`, or was not started.
+    pub async fn ended(&mut self, name: &str, within: Duration) -> Result<Option<i32>> {
+        self.member_mut(name)?.ended(within).await
     }
 
     /// Starts a member and waits until it is ready.

@@ -6,11 +6,13 @@
 
 mod answer;
 mod binary;
+mod bulk;
 mod call;
 mod clock;
 mod cluster;
 mod command;
 mod deadline;
+mod disk;
 mod host;
 mod http;
 mod lacking;
@@ -25,13 +27,16 @@ mod proxy;
 mod read;
 mod requester;
 mod rounds;
+mod trap;
 
 pub use answer::AnswerExt;
+pub use bulk::grow;
 pub use call::{Call, send, send_until_answered};
 pub use clock::Clocks;
 pub use cluster::Cluster;
 pub use command::{Finished, Operator};
 pub use deadline::{until, while_observing};
+pub use disk::{Copy, Disk};
 pub use host::Hosts;
 pub use http::{HttpAnswer, get};
 pub use lacking::lacking;
@@ -45,3 +50,4 @@ pub use proxy::{Mode, Proxy};
 pub use read::{Reader, activations, registrations};
 pub use requester::{Requester, channel, fresh_marker, lazy_channel};
 pub use rounds::{rounds, seed};
+pub use trap::{Failed, Trap};

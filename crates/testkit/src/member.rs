@@ -32,6 +32,8 @@ pub struct Member {
     host: Option<Host>,
     environment: Vec<(String, String)>,
     process: Option<Process>,
+    /// Where the others reach it, if not at its own address.
+    announced: Option<String>,
 }
 
 impl Member {
@@ -46,6 +48,7 @@ impl Member {
             host: None,
             environment: Vec::new(),
             process: None,
+            announced: None,
             name,
         })
     }
@@ -63,6 +66,32 @@ impl Member {
     /// Where members reach it.
     pub fn peer_address(&self) -> String {
         self.at(&self.peer)
+    }
+
+    /// The peer address that the members are started with.
+    pub(crate) fn announced(&self) -> String {
+        let own = || self.peer_address();
+        self.announced.clone().unwrap_or_else(own)
+    }
+
+    pub(crate) fn announce(&mut self, address: String) {
+        self.announced = Some(address);
+    }
+
+    /// The id of its process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn process_id(&self) -> Result<u32> {
+        Ok(self.running()?.id())
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(crate) async fn ended(&mut self, within: Duration) -> Result<Option<i32>> {
+        let process = self.process.as_mut().context("it was not started")?;
+        let status = process.ended(within).await?;
+        self.process = None;
+        Ok(status.code())
     }
 
     /// Its data directory.

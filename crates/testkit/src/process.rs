@@ -45,6 +45,11 @@ impl Process {
         read_lossy(&self.log)
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// True until it has ended.
     ///
     /// # Errors

@@ -33,6 +33,10 @@ pub enum Mode {
     HoldRequests,
     /// Connections are closed, and new ones at once.
     Cut,
+    /// Requests pass until clients have sent so many bytes in all; then nothing passes on.
+    HoldRequestsAt(u64),
+    /// Both directions pass, but one bit of the byte of the requests with this number is flipped.
+    FlipRequestAt(u64),
 }
 
 /// Bytes that were seen so far.
@@ -153,6 +157,29 @@ async fn connection(
     }
 }
 
+/// Does to requests what the mode asks for; `before` is the number of their first byte.
+async fn tamper(mode: &mut watch::Receiver<Mode>, before: u64, requests: &mut [u8]) -> Result<()> {
+    let now = *mode.borrow();
+    match now {
+        Mode::HoldRequestsAt(limit) if before + requests.len() as u64 > limit => {
+            let over = |mode: &Mode| !matches!(mode, Mode::HoldRequestsAt(_));
+            let then = *mode.wait_for(over).await?;
+            ensure!(then != Mode::Cut, "mode became {then:?}");
+        }
+        Mode::FlipRequestAt(number) => {
+            let position = number.checked_sub(before).map(usize::try_from);
+            if let Some(byte) = position
+                .transpose()?
+                .and_then(|position| requests.get_mut(position))
+            {
+                *byte ^= 1;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 /// Passes one direction on, except in the mode that loses it.
 async fn flow(
     mut from: impl AsyncRead + Unpin,
@@ -184,7 +211,8 @@ async fn flow(
         match length {
             Ok(length) if length > 0 => {
                 if requests {
-                    counts.requests.fetch_add(length as u64, Ordering::SeqCst);
+                    let before = counts.requests.fetch_add(length as u64, Ordering::SeqCst);
+                    tamper(&mut mode, before, &mut buffer[..length]).await?;
                 }
                 if requests && mode_now == Mode::HoldRequests {
                     ensure!(held.len() < HELD_BYTES_MAX, "too much is held");
@@ -308,6 +336,25 @@ mod tests {
         timeout(SOON, client.read_exact(&mut late)).await??;
         assert_eq!(&late, b"two");
         assert_eq!(echo(&mut client, "three").await?, "three");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn held_requests_pass_when_the_hold_ends_and_a_flip_changes_one_bit() -> Result<()> {
+        let (address, seen) = server().await?;
+        let proxy = Proxy::before(&address).await?;
+        let mut client = TcpStream::connect(proxy.address()).await?;
+        proxy.set(Mode::HoldRequestsAt(3));
+        assert_eq!(echo(&mut client, "one").await?, "one");
+        client.write_all(b"two").await?;
+        proxy.request_bytes_above(5, SOON).await?;
+        assert_eq!(*seen.borrow(), 3);
+        proxy.set(Mode::FlipRequestAt(7));
+        let mut two = [0; 3];
+        timeout(SOON, client.read_exact(&mut two)).await??;
+        assert_eq!(&two, b"two");
+        assert_eq!(echo(&mut client, "abc").await?, "acc");
+        assert_eq!(echo(&mut client, "abc").await?, "abc");
         Ok(())
     }
 

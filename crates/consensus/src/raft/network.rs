@@ -196,7 +196,8 @@ impl NetSnapshot<TypeConfig> for NetworkLink {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let vote = convert::vote_message(&vote);
         let chunk = self.snapshot_chunk_bytes;
-        let frames = snapshot::frames(vote, snapshot.snapshot, chunk, self.state.clone());
+        let sending = snapshot.snapshot.clone();
+        let frames = snapshot::frames(vote, sending, chunk, self.state.clone());
         let timeout = option.hard_ttl();
         let sent = tokio::select! {
             sent = tokio::time::timeout(timeout, self.link.install_snapshot(frames)) => sent,
@@ -210,6 +211,13 @@ impl NetSnapshot<TypeConfig> for NetworkLink {
                 timeout,
             }));
         };
+        if let Err(error) = &sent {
+            tracing::warn!(target = self.target, %error, "a snapshot was not taken over");
+        }
+        if let Err(LinkError::Refused(_)) = sent {
+            let (state, refused) = (self.state.clone(), snapshot.snapshot);
+            tokio::task::spawn_blocking(move || state.refused_elsewhere(&refused));
+        }
         let answer = sent.map_err(|error| match error {
             LinkError::Unreachable(_) | LinkError::Refused(_) => {
                 StreamingError::Unreachable(Unreachable::from_string(error))

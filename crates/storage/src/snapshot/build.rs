@@ -9,9 +9,9 @@ use rocksdb::checkpoint::Checkpoint;
 use tally_proto::storage::{SnapshotFile, SnapshotMeta};
 
 use super::shelf::Shelf;
-use super::{SNAPSHOT_FILES_MAX, Snapshot, digest};
+use super::{SNAPSHOT_FILES_MAX, Snapshot, content, digest};
 use crate::failure::lock;
-use crate::{durable, rocks, state};
+use crate::{durable, state};
 
 impl Shelf {
     /// Builds a snapshot and makes it the current one; gives the current one when nothing was
@@ -26,7 +26,7 @@ impl Shelf {
             .map_err(|error| io::Error::other(error.into_string()))?;
         let files = list(&directory)?;
         // Entries were applied meanwhile, so only the checkpoint itself knows where it stands.
-        let (applied, hash) = read_position(&directory, &files)?;
+        let (applied, hash) = content::look(&directory, &files, state::position)?;
         if let Some(current) = self.current()
             && current.meta().applied.as_ref() == Some(&applied)
         {
@@ -48,7 +48,7 @@ impl Shelf {
 }
 
 /// The files of a directory, by name.
-fn list(directory: &Path) -> io::Result<Vec<SnapshotFile>> {
+pub(super) fn list(directory: &Path) -> io::Result<Vec<SnapshotFile>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -65,21 +65,4 @@ fn list(directory: &Path) -> io::Result<Vec<SnapshotFile>> {
         )));
     }
     Ok(files)
-}
-
-/// Opens a checkpoint, asks where it stands, and removes what the opening left behind.
-fn read_position(
-    directory: &Path,
-    files: &[SnapshotFile],
-) -> io::Result<(tally_proto::storage::AppliedState, u128)> {
-    let db =
-        rocks::open_checkpoint(directory).map_err(|error| io::Error::other(error.into_string()))?;
-    let position = state::position(&db).map_err(io::Error::other)?;
-    drop(db);
-    for left in list(directory)? {
-        if !files.iter().any(|file| file.name == left.name) {
-            fs::remove_file(directory.join(left.name))?;
-        }
-    }
-    Ok(position)
 }

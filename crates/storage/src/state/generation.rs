@@ -66,19 +66,6 @@ impl Generation {
         position(&self.db)
     }
 
-    /// Reads the whole state. An error says what is not as it was written.
-    pub(super) fn check(&self, expected: u128) -> Result<(), String> {
-        let view = StateView::new(self.db.snapshot());
-        let found = view.computed_hash();
-        match view.into_broken() {
-            Some(what) => Err(what),
-            None if found != expected => Err(format!(
-                "its rows have the hash {found:032x}, and {expected:032x} was written with them"
-            )),
-            None => Ok(()),
-        }
-    }
-
     /// Removes the files once nobody reads them any more.
     pub(super) fn remove_when_unused(&self) {
         self.directory.remove.store(true, Ordering::Release);
@@ -92,6 +79,20 @@ pub(crate) fn position(db: &DB) -> Result<(AppliedState, u128), String> {
     match view.into_broken() {
         None => Ok(found),
         Some(what) => Err(what),
+    }
+}
+
+/// The same, after reading every row: an error says what is not as it was written.
+pub(crate) fn check(db: &DB) -> Result<(AppliedState, u128), String> {
+    let view = StateView::new(db.snapshot());
+    let (applied, kept) = (view.applied(), view.stored_hash());
+    let found = view.computed_hash();
+    match view.into_broken() {
+        Some(what) => Err(what),
+        None if found != kept => Err(format!(
+            "its rows have the hash {found:032x}, and {kept:032x} was written with them"
+        )),
+        None => Ok((applied, kept)),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::script::{MARKER_A, history, id, proposal, register, tagged};
 
 /// Bits of each file that are flipped, one at a time.
 const FLIPS_SHORT: usize = 8;
-const FLIPS_LONG: usize = 400;
+const FLIPS_LONG: usize = 200;
 const THREADS: usize = 2;
 
 /// What a member holds.
@@ -77,7 +77,7 @@ fn content(path: &Path) -> Result<Content, String> {
     Ok(content)
 }
 
-fn more(range: std::ops::Range<u64>) -> Vec<LogEntry> {
+pub(crate) fn more(range: std::ops::Range<u64>) -> Vec<LogEntry> {
     let one = |index| {
         let name = format!("more-{index}");
         let sequence = index - 15;
@@ -124,7 +124,7 @@ fn directories(path: &Path) -> (PathBuf, PathBuf) {
     (killed, closed)
 }
 
-fn files_below(path: &Path) -> Vec<PathBuf> {
+pub(crate) fn files_below(path: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(path).unwrap() {
         let entry = entry.unwrap();
@@ -137,7 +137,7 @@ fn files_below(path: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn flip(file: &Path, bit: usize) {
+pub(crate) fn flip(file: &Path, bit: usize) {
     let mut content = fs::read(file).unwrap();
     content[bit / 8] ^= 1 << (bit % 8);
     fs::write(file, content).unwrap();

@@ -7,6 +7,7 @@ use std::path::Path;
 use tally_proto::storage::SnapshotFile;
 use tally_storage::{Snapshot, SnapshotPiece, StateStore};
 
+use crate::flips::{files_below, flip, more};
 use crate::member::Member;
 use crate::restart::everything;
 use crate::script::{blank, history, id};
@@ -233,6 +234,84 @@ fn a_snapshot_that_rots_on_disk_is_not_sent_as_sound() {
     fs::write(&largest, content).unwrap();
     let last = snapshot.frames(CHUNK_BYTES).last().unwrap();
     assert!(last.is_err(), "{last:?}");
+}
+
+/// Receives as a member does.
+fn receive_as_member(
+    state: &StateStore,
+    snapshot: &Snapshot,
+    pieces: &[SnapshotPiece],
+) -> io::Result<Snapshot> {
+    let mut receiver = state.receive(snapshot.meta().clone())?;
+    for piece in pieces {
+        match piece {
+            SnapshotPiece::Chunk { file, offset, data } => {
+                state.receive_chunk(&mut receiver, file, *offset, data)?;
+            }
+            SnapshotPiece::End { digest } => return state.receive_end(receiver, digest),
+        }
+    }
+    Err(io::Error::other("no end"))
+}
+
+#[test]
+fn a_snapshot_of_a_state_that_had_rotted_is_refused_and_its_sender_learns_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let leader = leader(&directory.path().join("leader"));
+    let follower = Member::open(&directory.path().join("follower"));
+    follower.state.apply(&blank(0)).unwrap();
+    for entry in more(17..150) {
+        leader.state.apply(&entry).unwrap();
+    }
+    leader.state.flush().unwrap();
+    let table = files_below(&directory.path().join("leader/state/gen-1"))
+        .into_iter()
+        .find(|file| file.extension().is_some_and(|extension| extension == "sst"))
+        .unwrap();
+    // Beyond the rows that say where the state stands, which are looked at first.
+    flip(&table, fs::metadata(&table).unwrap().len() as usize * 8 / 2);
+    let snapshot = leader.state.build_snapshot().unwrap();
+    let sent = pieces(&snapshot);
+
+    let error = receive_as_member(&follower.state, &snapshot, &sent).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+    assert!(
+        error.to_string().contains(".sst"),
+        "names the file: {error}"
+    );
+    assert_eq!(follower.state.failed(), None);
+    assert_eq!(follower.state.applied().last_applied, Some(id(0)));
+    let left = left_in(&directory.path().join("follower/snapshots"));
+    assert!(left.is_empty(), "what was refused is gone: {left:?}");
+
+    assert_eq!(leader.state.failed(), None);
+    leader.state.refused_elsewhere(&snapshot);
+    let failed = leader.state.failed().unwrap();
+    assert!(failed.contains("a snapshot is damaged"), "{failed}");
+}
+
+#[test]
+fn a_sound_snapshot_is_received_and_installed_again_and_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let leader = leader(&directory.path().join("leader"));
+    let follower = Member::open(&directory.path().join("follower"));
+    let snapshot = leader.state.build_snapshot().unwrap();
+    let sent = pieces(&snapshot);
+    for _ in 0..3 {
+        let received = receive_as_member(&follower.state, &snapshot, &sent).unwrap();
+        follower.state.install(&received).unwrap();
+        assert_eq!(everything(&follower.state), everything(&leader.state));
+    }
+    leader.state.refused_elsewhere(&snapshot);
+    assert_eq!(
+        leader.state.failed(),
+        None,
+        "it was refused for another reason"
+    );
+    assert_eq!(
+        left_in(&directory.path().join("follower/snapshots")).len(),
+        1
+    );
 }
 
 #[test]

@@ -104,8 +104,9 @@ pub(crate) fn once() -> ReadOptions {
 /// True when opening failed for a reason that lies outside the files: no space, no permission, too
 /// many open files. Everything else means that the files are not what was written.
 pub(crate) fn is_environment(error: &rocksdb::Error) -> bool {
-    const SIGNS: [&str; 4] = [
+    const SIGNS: [&str; 5] = [
         "No space left",
+        "Disk quota exceeded",
         "Permission denied",
         "Too many open files",
         "Read-only file system",

@@ -16,6 +16,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+const CURRENT: &str = "CURRENT";
 const BLOCK_BYTES: usize = 32 << 10;
 const HEADER_BYTES: usize = 7;
 const LONG_HEADER_BYTES: usize = 11;
@@ -44,16 +45,19 @@ enum End {
     Damaged(usize),
 }
 
-/// Reads every file of the log format in the directory of a RocksDB instance, which may be missing.
+/// Reads every file of the log format in the directory of a RocksDB instance, which may be missing, and
+/// the file that says which manifest counts.
 pub(crate) fn check(directory: &Path) -> io::Result<Result<(), Damage>> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(())),
         Err(error) => return Err(error),
     };
+    let mut holds_tables = false;
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
+        holds_tables |= name.ends_with(".sst");
         if (name.ends_with(".log") || name.starts_with("MANIFEST-"))
             && let Some(position) = check_file(File::open(entry.path())?)?
         {
@@ -65,7 +69,32 @@ pub(crate) fn check(directory: &Path) -> io::Result<Result<(), Damage>> {
             }));
         }
     }
-    Ok(Ok(()))
+    let file = directory.join(CURRENT);
+    let checked = match fs::read(&file) {
+        Ok(content) => check_current(directory, &content),
+        // RocksDB would begin anew.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && holds_tables => {
+            Err("it is missing".to_owned())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => return Err(error),
+    };
+    Ok(checked.map_err(|why| Damage { file, why }))
+}
+
+/// It holds the name of a manifest that is there, and a line feed.
+fn check_current(directory: &Path, content: &[u8]) -> Result<(), String> {
+    let text = String::from_utf8_lossy(content);
+    let manifest = text.strip_suffix('\n').filter(|name| {
+        let number = name.strip_prefix("MANIFEST-");
+        number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+    });
+    match manifest {
+        Some(name) if directory.join(name).is_file() => Ok(()),
+        _ => Err(format!(
+            "it says {text:?}, expected the name of a manifest that is there"
+        )),
+    }
 }
 
 /// Where the first damaged record begins, if there is one.
@@ -192,6 +221,30 @@ mod tests {
         assert_eq!(checked(&content), None);
         content[BLOCK_BYTES + HEADER_BYTES + 2] ^= 1;
         assert_eq!(checked(&content), Some(BLOCK_BYTES as u64));
+    }
+
+    #[test]
+    fn the_file_that_names_the_manifest_names_one_that_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        assert!(check(directory.path()).unwrap().is_ok(), "not begun");
+        fs::write(at("MANIFEST-000005"), []).unwrap();
+        assert!(check(directory.path()).unwrap().is_ok(), "about to begin");
+        fs::write(at("CURRENT"), "MANIFEST-000005\n").unwrap();
+        assert!(check(directory.path()).unwrap().is_ok());
+        for wrong in [
+            "MANIFEST-000004\n",
+            "MANIFEST-000005",
+            "MANIFEST-00000?\n",
+            "",
+        ] {
+            fs::write(at("CURRENT"), wrong).unwrap();
+            let damage = check(directory.path()).unwrap().unwrap_err();
+            assert_eq!(damage.file, at("CURRENT"), "{wrong:?}");
+        }
+        fs::remove_file(at("CURRENT")).unwrap();
+        fs::write(at("000007.sst"), []).unwrap();
+        assert!(check(directory.path()).unwrap().is_err(), "it was there");
     }
 
     #[test]

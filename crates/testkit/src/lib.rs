@@ -50,4 +50,4 @@ pub use proxy::{Mode, Proxy};
 pub use read::{Reader, activations, registrations};
 pub use requester::{Requester, channel, fresh_marker, lazy_channel};
 pub use rounds::{rounds, seed};
-pub use trap::{Failed, Trap};
+pub use trap::{Calls, Failed, Trap};

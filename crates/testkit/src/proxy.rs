@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -19,6 +19,8 @@ use crate::deadline::until;
 const BUFFER_BYTES: usize = 16 << 10;
 /// On one connection.
 const HELD_BYTES_MAX: usize = 1 << 20;
+/// So many printable characters in a row are a text.
+const TEXT_BYTES: usize = 64;
 
 /// What the proxy does with what it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +37,9 @@ pub enum Mode {
     Cut,
     /// Requests pass until clients have sent so many bytes in all; then nothing passes on.
     HoldRequestsAt(u64),
-    /// Both directions pass, but one bit of the byte of the requests with this number is flipped.
-    FlipRequestAt(u64),
+    /// Both directions pass, but one bit is flipped, once: in the first long text that clients send after
+    /// so many bytes in all. A text, so that what frames it stays as it is.
+    FlipTextAfter(u64),
 }
 
 /// Bytes that were seen so far.
@@ -46,6 +49,8 @@ struct Counts {
     requests: AtomicU64,
     /// In either direction, swallowed or dropped.
     lost: AtomicU64,
+    /// A bit was flipped.
+    flipped: AtomicBool,
 }
 
 /// Stands between clients and one address. Ends when dropped.
@@ -94,6 +99,11 @@ impl Proxy {
     /// Bytes that were swallowed or dropped so far.
     pub fn lost_bytes(&self) -> u64 {
         self.counts.lost.load(Ordering::SeqCst)
+    }
+
+    /// True when a bit was flipped.
+    pub fn has_flipped(&self) -> bool {
+        self.counts.flipped.load(Ordering::SeqCst)
     }
 
     /// Waits until clients have sent more than `bytes` in all.
@@ -158,7 +168,12 @@ async fn connection(
 }
 
 /// Does to requests what the mode asks for; `before` is the number of their first byte.
-async fn tamper(mode: &mut watch::Receiver<Mode>, before: u64, requests: &mut [u8]) -> Result<()> {
+async fn tamper(
+    mode: &mut watch::Receiver<Mode>,
+    counts: &Counts,
+    before: u64,
+    requests: &mut [u8],
+) -> Result<()> {
     let now = *mode.borrow();
     match now {
         Mode::HoldRequestsAt(limit) if before + requests.len() as u64 > limit => {
@@ -166,13 +181,17 @@ async fn tamper(mode: &mut watch::Receiver<Mode>, before: u64, requests: &mut [u
             let then = *mode.wait_for(over).await?;
             ensure!(then != Mode::Cut, "mode became {then:?}");
         }
-        Mode::FlipRequestAt(number) => {
-            let position = number.checked_sub(before).map(usize::try_from);
-            if let Some(byte) = position
-                .transpose()?
-                .and_then(|position| requests.get_mut(position))
+        Mode::FlipTextAfter(number) => {
+            let from = usize::try_from(number.saturating_sub(before))?;
+            let text = |bytes: &[u8]| bytes.iter().all(u8::is_ascii_graphic);
+            let found = requests.get(from..).and_then(|rest| {
+                let mut windows = rest.windows(TEXT_BYTES);
+                windows.position(text)
+            });
+            if let Some(position) = found
+                && !counts.flipped.swap(true, Ordering::SeqCst)
             {
-                *byte ^= 1;
+                requests[from + position + TEXT_BYTES / 2] ^= 1;
             }
         }
         _ => {}
@@ -212,7 +231,7 @@ async fn flow(
             Ok(length) if length > 0 => {
                 if requests {
                     let before = counts.requests.fetch_add(length as u64, Ordering::SeqCst);
-                    tamper(&mut mode, before, &mut buffer[..length]).await?;
+                    tamper(&mut mode, counts, before, &mut buffer[..length]).await?;
                 }
                 if requests && mode_now == Mode::HoldRequests {
                     ensure!(held.len() < HELD_BYTES_MAX, "too much is held");
@@ -349,12 +368,15 @@ mod tests {
         client.write_all(b"two").await?;
         proxy.request_bytes_above(5, SOON).await?;
         assert_eq!(*seen.borrow(), 3);
-        proxy.set(Mode::FlipRequestAt(7));
+        proxy.set(Mode::FlipTextAfter(7));
         let mut two = [0; 3];
         timeout(SOON, client.read_exact(&mut two)).await??;
         assert_eq!(&two, b"two");
-        assert_eq!(echo(&mut client, "abc").await?, "acc");
-        assert_eq!(echo(&mut client, "abc").await?, "abc");
+        let text = "b".repeat(TEXT_BYTES);
+        let echoed = echo(&mut client, &text).await?;
+        assert_eq!(echoed.matches('c').count(), 1, "{echoed}");
+        assert!(proxy.has_flipped());
+        assert_eq!(echo(&mut client, &text).await?, text);
         Ok(())
     }
 

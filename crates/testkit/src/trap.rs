@@ -11,8 +11,23 @@ use crate::process::{Process, read_lossy};
 
 const ATTACHED_WITHIN: Duration = Duration::from_secs(20);
 
-/// All that makes data durable.
-const SYNCS: &str = "fsync,fdatasync,sync_file_range,msync,syncfs,sync";
+/// Calls that make something durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calls {
+    /// All of them.
+    Syncs,
+    /// Those that sync the content of files, and no directories.
+    DataSyncs,
+}
+
+impl Calls {
+    fn names(self) -> &'static str {
+        match self {
+            Self::Syncs => "fsync,fdatasync,sync_file_range,msync,syncfs,sync",
+            Self::DataSyncs => "fdatasync,sync_file_range",
+        }
+    }
+}
 
 /// Stands between a process and its disk. The process goes on undisturbed when this is dropped.
 #[derive(Debug)]
@@ -47,19 +62,20 @@ impl Trap {
         Ok(())
     }
 
-    /// From now on, in each thread of the process, the `n`-th call that makes something durable and
-    /// all after it fail with an I/O error. Notes are kept below `dir`.
+    /// From now on, in each thread of the process, the `n`-th of these calls and all after it fail with
+    /// an I/O error. Notes are kept below `dir`.
     ///
     /// # Errors
     /// When strace cannot attach.
-    pub async fn nth_sync(process: u32, n: usize, dir: &Path) -> Result<Self> {
+    pub async fn nth(process: u32, calls: Calls, n: usize, dir: &Path) -> Result<Self> {
+        let calls = calls.names();
         let output = dir.join(format!("trap-{process}"));
         let said = dir.join(format!("trap-{process}.log"));
         let mut command = Command::new("strace");
         command
             .args(["-f", "-y", "-ttt", "-p", &process.to_string()])
-            .args(["-e", &format!("trace={SYNCS}")])
-            .args(["-e", &format!("inject={SYNCS}:error=EIO:when={n}+")])
+            .args(["-e", &format!("trace={calls}")])
+            .args(["-e", &format!("inject={calls}:error=EIO:when={n}+")])
             .arg("-o")
             .arg(&output);
         let mut process = Process::start(&mut command, &said)?;

@@ -68,13 +68,13 @@ async fn fills_up(kind: Victim, arguments: &[&str]) -> Result<()> {
     under_way.answers(ANSWERED, LOADED_WITHIN).await?;
     all.extend(under_way.stop().await?);
     ensure!(code == Some(1), "{victim} ended with {code:?}");
-    says_what_to_do(&cluster, &victim, "T-008")?;
+    says_what_to_do(&cluster, &victim)?;
 
     // Still full: it says so again, and changes nothing.
     cluster.launch(&victim)?;
     let code = cluster.ended(&victim, ENDS_WITHIN).await?;
     ensure!(code == Some(1), "{victim} ended with {code:?}");
-    says_what_to_do(&cluster, &victim, "T-0")?;
+    says_what_to_do(&cluster, &victim)?;
     load(&cluster, &mut all).await?;
 
     disk.make_room()?;
@@ -91,17 +91,15 @@ async fn load(cluster: &Cluster, all: &mut Recorded) -> Result<()> {
 }
 
 /// The end of its log names the code, a file of its own, the reason and what to do.
-fn says_what_to_do(cluster: &Cluster, victim: &str, code: &str) -> Result<()> {
+fn says_what_to_do(cluster: &Cluster, victim: &str) -> Result<()> {
     let member = cluster.member(victim)?;
     let log = member.log();
-    let said = log.rfind("\nT-0").map(|end| log[end..].trim());
+    let said = log.rfind("\nT-").map(|end| log[end..].trim());
     let said = said.context("no code in its log")?;
     println!("{victim} said: {said}");
     let directory = member.data_dir().to_string_lossy();
-    for part in [code, &directory, "No space left", "space"] {
+    for part in ["T-008", &directory, "No space left", "next", "make room"] {
         ensure!(said.contains(part), "does not say {part}: {said}");
     }
-    let next = said.split_once("next").context("no next step")?.1;
-    ensure!(next.contains("room") || next.contains("space"), "{said}");
     Ok(())
 }

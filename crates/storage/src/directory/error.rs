@@ -32,6 +32,13 @@ pub enum OpenError {
     Io { path: PathBuf, source: io::Error },
 }
 
+/// RocksDB passes on the system's words only.
+fn is_full(source: &io::Error) -> bool {
+    ["No space left", "Disk quota exceeded"]
+        .iter()
+        .any(|words| source.to_string().contains(words))
+}
+
 /// The error may name the file by itself.
 fn unusable(path: &Path, source: &io::Error) -> String {
     let (place, said) = (path.display().to_string(), source.to_string());
@@ -63,6 +70,7 @@ impl OpenError {
             Self::Locked { .. } => codes::DIRECTORY_LOCKED,
             Self::Foreign { .. } => codes::FOREIGN_DIRECTORY,
             Self::Damaged { .. } => codes::DAMAGED,
+            Self::Io { source, .. } if is_full(source) => codes::HALTED,
             Self::Io { .. } => codes::INVALID_CONFIG,
         }
     }
@@ -74,6 +82,11 @@ impl OpenError {
                 "stop the other process, or give this member a directory of its own".to_owned()
             }
             Self::Foreign { next, .. } | Self::Damaged { next, .. } => next.clone(),
+            Self::Io { path, source } if is_full(source) => format!(
+                "make room on the disk of {}, then start the process again: nothing that was acknowledged \
+                 is lost",
+                path.display()
+            ),
             Self::Io { path, .. } => {
                 format!(
                     "check owner, permissions and free space of {}",

@@ -59,9 +59,18 @@ impl Cluster {
     /// # Errors
     /// When there are no free ports or no room for directories.
     pub fn prepare(count: usize, arguments: &[&str]) -> Result<Self> {
+        Self::prepare_in(&std::env::temp_dir(), count, arguments)
+    }
+
+    /// As [`Cluster::prepare`], with everything in a new directory below `parent`.
+    ///
+    /// # Errors
+    /// As for [`Cluster::prepare`].
+    pub fn prepare_in(parent: &Path, count: usize, arguments: &[&str]) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("tally-cluster-")
-            .tempdir()?;
+            .tempdir_in(parent)
+            .with_context(|| format!("making a directory in {}", parent.display()))?;
         let members = (1..=count).map(|number| Member::new(format!("n{number}"), dir.path()));
         Ok(Self {
             members: members.collect::<Result<_>>()?,

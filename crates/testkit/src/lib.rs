@@ -5,6 +5,7 @@
 //! Every wait has a deadline and says what it waited for.
 
 mod answer;
+pub mod bench;
 mod binary;
 mod bulk;
 mod call;

@@ -104,6 +104,14 @@ impl Member {
         read_lossy(&self.log)
     }
 
+    /// Id of its process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn process_id(&self) -> Result<u32> {
+        Ok(self.running()?.id())
+    }
+
     /// True between start and kill or stop.
     pub fn is_started(&self) -> bool {
         self.process.is_some()

@@ -161,24 +161,34 @@ impl Requester {
         })
     }
 
-    /// A node's own change under the next tag.
-    pub fn set_own_state_call(
+    /// A node's own change under the next tag and any marker.
+    pub fn set_own_state(
         &mut self,
         (node, incarnation): (u32, u64),
         marker: v1::Marker,
         to: v1::StorageState,
-    ) -> Call {
+    ) -> v1::SetStateRequest {
         let owner = v1::NodeActor {
             marker: Some(marker),
             incarnation,
         };
-        Call::SetState(v1::SetStateRequest {
+        v1::SetStateRequest {
             tag: Some(self.next_tag()),
             node,
             to: to.into(),
             actor: Some(v1::set_state_request::Actor::ByNode(owner)),
             reason: String::new(),
-        })
+        }
+    }
+
+    /// [`Self::set_own_state`] as a call.
+    pub fn set_own_state_call(
+        &mut self,
+        owner: (u32, u64),
+        marker: v1::Marker,
+        to: v1::StorageState,
+    ) -> Call {
+        Call::SetState(self.set_own_state(owner, marker, to))
     }
 
     /// Registers `name`, showing the session's marker, and returns the node and its incarnation.

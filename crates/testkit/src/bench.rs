@@ -1,0 +1,10 @@
+//! What a cluster of real processes does in a second, and how long it is silent when its leader goes.
+//!
+//! Measures from outside: answers as a client gets them, counters as `/metrics` tells them, the
+//! members' CPU and memory as the system counts them. What the load itself costs is not counted,
+//! though it shares the machine.
+
+pub mod failover;
+mod writer;
+
+pub use writer::Writer;

@@ -5,6 +5,13 @@
 //! though it shares the machine.
 
 pub mod failover;
+mod load;
+mod machine;
+mod row;
+mod usage;
 mod writer;
 
+pub use load::{Load, Span, To};
+pub use machine::Machine;
+pub use row::Row;
 pub use writer::Writer;

@@ -1,27 +1,34 @@
 //! Measures three `tally serve` processes on this machine.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tally_testkit::Cluster;
 use tally_testkit::bench::failover::{self, Fall, Summary};
+use tally_testkit::bench::{Load, Machine, Row, Span, To};
+use tokio::runtime::Builder;
 
 const MEMBERS: usize = 3;
 
 /// Three members with real fsyncs: what they do in a second, and how long they are silent when their
 /// leader goes.
 #[derive(Debug, Parser)]
-#[command(name = "bench")]
+#[command(name = "bench", args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    #[command(flatten)]
+    throughput: Throughput,
 }
 
 #[derive(Debug, Subcommand)]
 enum What {
     /// Kill the leader again and again, and measure how long nobody is answered.
     Failover(Failover),
+    /// Full load for long; no election may happen.
+    Soak(Soak),
 }
 
 #[derive(Debug, Args)]
@@ -35,12 +42,164 @@ struct Place {
 }
 
 impl Place {
-    async fn start(&self) -> Result<Cluster> {
+    fn machine(&self) -> Result<Machine> {
         std::fs::create_dir_all(&self.data_dir)
             .with_context(|| format!("creating {}", self.data_dir.display()))?;
+        Machine::look(&self.data_dir)
+    }
+
+    async fn start(&self) -> Result<Cluster> {
         let mut cluster = Cluster::prepare_in(&self.data_dir, MEMBERS, &[])?;
         cluster.restart_all().await?;
         Ok(cluster)
+    }
+}
+
+#[derive(Debug, Args)]
+struct Clients {
+    /// Which members they connect to.
+    #[arg(long, value_enum, default_value = "all")]
+    to: Target,
+    /// How many share a connection.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    per_connection: u16,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Target {
+    Leader,
+    Followers,
+    All,
+}
+
+impl Clients {
+    fn to(&self) -> To {
+        match self.to {
+            Target::Leader => To::Leader,
+            Target::Followers => To::Followers,
+            Target::All => To::All,
+        }
+    }
+
+    async fn load(&self, cluster: &Cluster) -> Result<Load> {
+        Load::new(cluster, self.to(), self.per_connection.into()).await
+    }
+
+    fn describe(&self) -> String {
+        let sharing = self.per_connection;
+        format!("clients {}, {sharing} to a connection", self.to())
+    }
+}
+
+#[derive(Debug, Args)]
+struct Throughput {
+    /// How long each number of clients is measured, seconds.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Numbers of clients.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64, 256])]
+    clients: Vec<usize>,
+    #[command(flatten)]
+    how: Clients,
+    #[command(flatten)]
+    place: Place,
+}
+
+impl Throughput {
+    async fn run(self) -> Result<()> {
+        let machine = self.place.machine()?;
+        let cluster = self.place.start().await?;
+        let mut load = self.how.load(&cluster).await?;
+        let measured = Duration::from_secs(self.seconds);
+        let span = Span {
+            measured,
+            told_every: measured,
+        };
+        let json = self.place.json;
+        if !json {
+            println!("{machine}");
+            println!(
+                "{MEMBERS} members, {}, {measured:?} each",
+                self.how.describe()
+            );
+            println!("{}", Row::HEADER);
+        }
+        let mut rows = Vec::new();
+        for &clients in &self.clients {
+            let row = load.run(&cluster, clients, span, |_| {}).await?;
+            if !json {
+                println!("{}", row.to_line());
+            }
+            rows.push(row);
+        }
+        cluster.state_hashes_agree().await?;
+        cluster.stop().await?;
+        if json {
+            let rows: Vec<_> = rows.iter().map(Row::to_json).collect();
+            println!("{}", serde_json::to_string_pretty(&rows)?);
+        } else if let Some(one) = rows.iter().find(|row| row.clients == 1) {
+            let ratio = one.p50.as_secs_f64() / machine.fdatasync.as_secs_f64();
+            println!("median of one client: {ratio:.2} times an fdatasync");
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
+struct Soak {
+    /// How long.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    minutes: u64,
+    /// How many clients.
+    #[arg(long, default_value_t = 256)]
+    clients: usize,
+    #[command(flatten)]
+    how: Clients,
+    #[command(flatten)]
+    place: Place,
+}
+
+impl Soak {
+    async fn run(self) -> Result<()> {
+        let machine = self.place.machine()?;
+        let cluster = self.place.start().await?;
+        let mut load = self.how.load(&cluster).await?;
+        let span = Span {
+            measured: Duration::from_secs(self.minutes * 60),
+            told_every: Duration::from_secs(60),
+        };
+        let json = self.place.json;
+        if !json {
+            println!("{machine}");
+            println!(
+                "{MEMBERS} members, {}, a line each minute",
+                self.how.describe()
+            );
+            println!("{}", Row::HEADER);
+        }
+        let tell = |row: &Row| {
+            if !json {
+                println!("{}", row.to_line());
+            }
+        };
+        let all = load.run(&cluster, self.clients, span, tell).await?;
+        cluster.state_hashes_agree().await?;
+        cluster.stop().await?;
+        if json {
+            println!("{}", serde_json::to_string_pretty(&[all.to_json()])?);
+        } else {
+            println!("{}  (all)", all.to_line());
+        }
+        let elections = all.elections;
+        eprintln!(
+            "elections in {} minutes of full load: {elections}",
+            self.minutes
+        );
+        ensure!(
+            elections == 0,
+            "found {elections} elections, expected none: every member ran"
+        );
+        Ok(())
     }
 }
 
@@ -62,9 +221,13 @@ impl Failover {
             true => Fall::Stopped,
             false => Fall::Killed,
         };
+        let machine = self.place.machine()?;
         let mut cluster = self.place.start().await?;
         let count = usize::try_from(self.rounds).context("rounds")?;
         let json = self.place.json;
+        if !json {
+            println!("{machine}");
+        }
         let rounds = failover::rounds(&mut cluster, count, fall, |round| {
             if !json {
                 println!("{round}");
@@ -82,9 +245,20 @@ impl Failover {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    match Arguments::parse().what {
-        What::Failover(failover) => failover.run().await,
-    }
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    // One thread for a load: it shares the machine with what it measures. A leader is killed and
+    // waited for on one of two, so that the writers go on meanwhile.
+    let mut runtime = match &arguments.what {
+        Some(What::Failover(_)) => Builder::new_multi_thread(),
+        Some(What::Soak(_)) | None => Builder::new_current_thread(),
+    };
+    let runtime = runtime.enable_all().build()?;
+    runtime.block_on(async {
+        match arguments.what {
+            Some(What::Failover(failover)) => failover.run().await,
+            Some(What::Soak(soak)) => soak.run().await,
+            None => arguments.throughput.run().await,
+        }
+    })
 }

@@ -1,0 +1,110 @@
+//! What one number of clients brought.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use super::usage::Usage;
+
+/// One row of the table.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub clients: usize,
+    pub commands_per_s: f64,
+    pub p50: Duration,
+    pub p99: Duration,
+    /// Synced writes of the log, summed over the members.
+    pub fsyncs_per_command: f64,
+    /// Of them, the leader's.
+    pub leader_fsyncs_per_command: f64,
+    /// Summed over the members.
+    pub cpu_per_command: Duration,
+    /// Of the member that has most, at the end.
+    pub resident_bytes: u64,
+    /// Terms that began meanwhile; under load alone none should.
+    pub elections: u64,
+    /// Requests that had to be sent again.
+    pub repeats: u64,
+}
+
+impl Row {
+    pub(super) fn new(
+        clients: usize,
+        took: Duration,
+        latencies: &Histogram<u64>,
+        before: &[Usage],
+        after: &[Usage],
+        repeats: u64,
+    ) -> Self {
+        let commands = latencies.len().max(1) as f64;
+        let sum = |of: fn(&Usage) -> f64| {
+            let total = |usages: &[Usage]| usages.iter().map(of).sum::<f64>();
+            (total(after) - total(before)) / commands
+        };
+        let terms = |usages: &[Usage]| usages.iter().map(|usage| usage.term).max();
+        let mut leaders = before.iter().zip(after).filter(|(_, after)| after.leads);
+        let of_leader = leaders
+            .next()
+            .map_or(0, |(before, after)| after.fsyncs - before.fsyncs);
+        let resident = after.iter().map(|usage| usage.resident_bytes).max();
+        Self {
+            clients,
+            commands_per_s: latencies.len() as f64 / took.as_secs_f64(),
+            p50: Duration::from_micros(latencies.value_at_quantile(0.50)),
+            p99: Duration::from_micros(latencies.value_at_quantile(0.99)),
+            fsyncs_per_command: sum(|usage| usage.fsyncs as f64),
+            leader_fsyncs_per_command: of_leader as f64 / commands,
+            cpu_per_command: Duration::from_secs_f64(sum(|usage| usage.cpu.as_secs_f64()).max(0.0)),
+            resident_bytes: resident.unwrap_or(0),
+            elections: terms(after).unwrap_or(0) - terms(before).unwrap_or(0),
+            repeats,
+        }
+    }
+
+    /// As `--json` prints it.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "clients": self.clients,
+            "commands_per_s": round(self.commands_per_s, 1.0),
+            "p50_us": self.p50.as_micros() as u64,
+            "p99_us": self.p99.as_micros() as u64,
+            "fsyncs_per_command": round(self.fsyncs_per_command, 1e3),
+            "cpu_us_per_command": round(micros(self.cpu_per_command), 10.0),
+            "rss_mb": round(megabytes(self.resident_bytes), 10.0),
+        })
+    }
+
+    /// Above the rows of a table.
+    pub const HEADER: &str = "clients  commands/s    p50 ms    p99 ms  fsyncs/command  (leader's)  \
+                              CPU us/command  RSS MB  elections  repeats";
+
+    /// As a line of a table.
+    pub fn to_line(&self) -> String {
+        format!(
+            "{:>7}  {:>10.0}  {:>8.3}  {:>8.3}  {:>14.3}  {:>10.3}  {:>14.1}  {:>6.1}  {:>9}  {:>7}",
+            self.clients,
+            self.commands_per_s,
+            self.p50.as_secs_f64() * 1e3,
+            self.p99.as_secs_f64() * 1e3,
+            self.fsyncs_per_command,
+            self.leader_fsyncs_per_command,
+            micros(self.cpu_per_command),
+            megabytes(self.resident_bytes),
+            self.elections,
+            self.repeats,
+        )
+    }
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+fn round(number: f64, parts: f64) -> f64 {
+    (number * parts).round() / parts
+}

@@ -1,0 +1,102 @@
+//! What members have used since they started: CPU and memory from `/proc`, the rest from `/metrics`.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cluster::Cluster;
+use crate::member::Member;
+
+/// `USER_HZ`: what `/proc/PID/stat` counts in, on every architecture that Tally is built for.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Of one member.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Usage {
+    pub(super) cpu: Duration,
+    pub(super) resident_bytes: u64,
+    pub(super) fsyncs: u64,
+    pub(super) term: u64,
+    pub(super) leads: bool,
+}
+
+impl Usage {
+    /// Of every member that runs.
+    pub(super) async fn of_all(cluster: &Cluster) -> Result<Vec<Self>> {
+        let mut all = Vec::new();
+        for name in cluster.started() {
+            let member = cluster.member(&name)?;
+            let usage = Self::of(member).await;
+            all.push(usage.with_context(|| format!("what {name} has used"))?);
+        }
+        ensure!(!all.is_empty(), "no member runs");
+        Ok(all)
+    }
+
+    async fn of(member: &Member) -> Result<Self> {
+        let answer = member.http("/metrics").await?;
+        ensure!(answer.status == 200, "/metrics says {}", answer.status);
+        let metric = |name: &str| {
+            metric(&answer.body, name).with_context(|| format!("/metrics has no {name}"))
+        };
+        let process = member.process_id()?;
+        let read = |file: &str| {
+            let path = format!("/proc/{process}/{file}");
+            fs::read_to_string(&path).with_context(|| path)
+        };
+        Ok(Self {
+            cpu: cpu(&read("stat")?).context("no CPU time in /proc/PID/stat")?,
+            resident_bytes: resident(&read("status")?).context("no VmRSS in /proc/PID/status")?,
+            fsyncs: metric("tally_log_syncs_total")?,
+            term: metric("tally_raft_term")?,
+            leads: metric("tally_raft_is_leader")? == 1,
+        })
+    }
+}
+
+/// Of a metric without labels.
+fn metric(text: &str, name: &str) -> Option<u64> {
+    text.lines()
+        .filter_map(|line| line.split_once(' '))
+        .find(|(found, _)| *found == name)
+        .and_then(|(_, value)| value.parse().ok())
+}
+
+/// User and system time, of all threads that are or were.
+fn cpu(stat: &str) -> Option<Duration> {
+    // The name in parentheses may hold spaces; what follows is state, ppid, …
+    let (_, after) = stat.rsplit_once(") ")?;
+    let mut fields = after.split(' ').skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some(Duration::from_secs_f64((user + system) / TICKS_PER_SECOND))
+}
+
+fn resident(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kilobytes << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_found_behind_a_name_with_spaces_and_parentheses() {
+        let stat = "77 (a ) b) S 1 77 77 0 -1 4194560 5309 0 1 0 250 150 0 0 20 0 9 0 5 7";
+        assert_eq!(cpu(stat), Some(Duration::from_secs(4)));
+    }
+
+    #[test]
+    fn memory_and_metrics_are_found_by_their_whole_name() {
+        let status = "VmHWM:\t    9 kB\nVmRSS:\t   20 kB\n";
+        assert_eq!(resident(status), Some(20 << 10));
+        let text = "# TYPE a counter\na_total_more 1\na_total 7\n";
+        assert_eq!(metric(text, "a_total"), Some(7));
+        assert_eq!(metric(text, "b"), None);
+    }
+}

@@ -34,13 +34,22 @@ impl PeerAnswers {
         member.replica().map_err(crate::fault::not_ready)
     }
 
-    /// A stream of answers that ends with the server.
+    /// A stream that ends with the server.
     fn until_end<T: Send + 'static>(
         &self,
-        answers: impl futures::Stream<Item = T> + Send + 'static,
+        stream: impl futures::Stream<Item = T> + Send + 'static,
     ) -> BoxStream<'static, T> {
         let ended = self.member.ending.ended.clone();
-        answers.take_until(ended.cancelled_owned()).boxed()
+        stream.take_until(ended.cancelled_owned()).boxed()
+    }
+
+    /// The requests of a stream up to the first that does not arrive, or until the server ends: a stream
+    /// that nobody ends holds its connection open.
+    fn arrived<T: Send + 'static>(&self, requests: Streaming<T>) -> BoxStream<'static, T> {
+        let arrived = requests
+            .take_while(|request| futures::future::ready(request.is_ok()))
+            .filter_map(|request| futures::future::ready(request.ok()));
+        self.until_end(arrived)
     }
 }
 
@@ -51,14 +60,6 @@ fn refused(error: LinkError) -> Status {
         codes::WRONG_PEER,
         error.to_string(),
     )
-}
-
-/// The requests of a stream up to the first that does not arrive.
-fn arrived<T: Send + 'static>(stream: Streaming<T>) -> BoxStream<'static, T> {
-    stream
-        .take_while(|request| futures::future::ready(request.is_ok()))
-        .filter_map(|request| futures::future::ready(request.ok()))
-        .boxed()
 }
 
 #[tonic::async_trait]
@@ -124,7 +125,7 @@ impl Peer for PeerAnswers {
         request: Request<Streaming<AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         let replica = self.replica(&request)?;
-        let answers = replica.on_append(arrived(request.into_inner()));
+        let answers = replica.on_append(self.arrived(request.into_inner()));
         let answers = answers.map(|answer| answer.map_err(refused));
         Ok(Response::new(self.until_end(answers)))
     }
@@ -172,7 +173,7 @@ impl Peer for PeerAnswers {
         request: Request<Streaming<ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
         let replica = self.replica(&request)?;
-        let answers = replica.on_forward(arrived(request.into_inner()));
+        let answers = replica.on_forward(self.arrived(request.into_inner()));
         Ok(Response::new(self.until_end(answers.map(Ok))))
     }
 

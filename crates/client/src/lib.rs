@@ -24,6 +24,9 @@ mod command;
 mod connection;
 mod directory_lock;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod log_server;
 pub mod marker_file;
 mod read;

@@ -133,11 +133,23 @@ pub fn read(dir: &Path) -> Result<Option<MarkerFile>, MarkerFileError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(refused(&path, &error)),
     };
-    let file = serde_json::from_slice::<Layout>(&bytes)
-        .map_err(|error| format!("found {} bytes that are not its JSON: {error}", bytes.len()))
-        .and_then(Layout::parse);
-    file.map(Some)
+    decode(&bytes)
+        .map(Some)
         .map_err(|problem| MarkerFileError::Damaged { path, problem })
+}
+
+/// What a file's bytes say, or what is wrong with them.
+pub(crate) fn decode(bytes: &[u8]) -> Result<MarkerFile, String> {
+    serde_json::from_slice::<Layout>(bytes)
+        .map_err(|error| format!("found {} bytes that are not its JSON: {error}", bytes.len()))
+        .and_then(Layout::parse)
+}
+
+/// The bytes of a file: one line.
+pub(crate) fn encode(file: &MarkerFile) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(&Layout::of(file))?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 /// Writes `file` into `dir`, which is made when missing, and returns it once file and directory are on
@@ -187,8 +199,7 @@ pub(crate) fn read_durable(dir: &Path) -> Result<Option<MarkerFile>, MarkerFileE
 }
 
 fn write(staged: &Path, file: &MarkerFile) -> io::Result<()> {
-    let mut line = serde_json::to_vec(&Layout::of(file))?;
-    line.push(b'\n');
+    let line = encode(file)?;
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -169,7 +169,7 @@ impl Watcher {
         }
         self.has_started = true;
         if self.from == 0 {
-            self.from = started.revision + 1;
+            self.from = started.revision.saturating_add(1);
         }
         self.put(WatchItem::Started {
             revision: started.revision,
@@ -183,7 +183,7 @@ impl Watcher {
         if entry.revision < self.from {
             return Ok(());
         }
-        self.from = entry.revision + 1;
+        self.from = entry.revision.saturating_add(1);
         self.put(WatchItem::Event(entry)).await
     }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use openraft::errors::{Fatal, RaftError};
-use openraft::raft::TransferLeaderRequest;
 use tally_model::{Answer, Request};
 use tally_proto::peer;
 use tally_proto::peer::forward_answer::Kind;
@@ -88,9 +87,7 @@ impl Replica {
         &self,
         ask: peer::TransferLeaderRequest,
     ) -> Result<peer::TransferLeaderResponse, LinkError> {
-        let from = ask.from.as_ref().ok_or_else(|| refused("no vote"))?;
-        let last_log = ask.last_log.as_ref().map(raft::log_id);
-        let request = TransferLeaderRequest::new(raft::vote(from), ask.to, last_log);
+        let request = raft::transfer_request(&ask).map_err(refused)?;
         let answer = self.raft.handle_transfer_leader(request).await;
         let refusal = answer.map_err(stopped)?.err();
         Ok(peer::TransferLeaderResponse {
@@ -118,7 +115,7 @@ impl Replica {
         self.heard.now();
         let installed = self
             .raft
-            .install_full_snapshot(raft::vote(&vote), snapshot)
+            .install_full_snapshot(vote, snapshot)
             .await
             .map_err(stopped)?;
         Ok(peer::InstallSnapshotResponse {

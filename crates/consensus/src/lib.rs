@@ -6,6 +6,9 @@
 
 mod deps;
 mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hashes;
 mod incoming;
 mod leadership;

@@ -147,7 +147,7 @@ impl Replica {
             tracing::debug!(%error, "the leader gave no read index");
             ReadError::NoLeader
         })?;
-        let read = answer.read.as_ref().map(raft::log_id);
+        let read = raft::sent_log_ids(&answer.read).ok().flatten();
         read.ok_or(ReadError::NoLeader)
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::link::LinkError;
+use crate::raft;
 
 /// Frames between the disk and the network at a time.
 const FRAMES_WAITING_MAX: usize = 4;
@@ -62,11 +63,12 @@ fn refused(what: impl ToString) -> LinkError {
     LinkError::Refused(what.to_string())
 }
 
-/// Takes the frames of a snapshot to disk, and gives the leader's vote and the snapshot.
+/// Takes the frames of a snapshot to disk, and gives the leader's vote and the snapshot. What could not
+/// be installed is refused before anything is written.
 pub(crate) async fn receive(
     state: &StateStore,
     frames: impl Stream<Item = Result<SnapshotFrame, LinkError>> + Send,
-) -> Result<(storage::Vote, Snapshot), LinkError> {
+) -> Result<(raft::Vote, Snapshot), LinkError> {
     let mut frames = std::pin::pin!(frames);
     let first = frames
         .next()
@@ -80,6 +82,8 @@ pub(crate) async fn receive(
     else {
         return Err(refused("a snapshot begins with its header"));
     };
+    let vote = raft::sent_vote(&vote).map_err(refused)?;
+    raft::sent_applied(&meta).map_err(refused)?;
     let receiver = state.receive(meta).map_err(refused)?;
     let (send, pieces) = mpsc::channel(FRAMES_WAITING_MAX);
     let store = state.clone();

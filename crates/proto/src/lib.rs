@@ -5,6 +5,9 @@
 
 pub mod convert;
 pub mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 
 /// The generated code, nested as the protobuf packages are because it refers to itself that way.
 mod tally {

@@ -13,6 +13,9 @@
 mod directory;
 mod durable;
 mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod log;
 mod progress;
 mod record_file;

@@ -8,6 +8,8 @@
 
 mod entry;
 mod floor;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod operation;
 mod recovery;
 mod row;

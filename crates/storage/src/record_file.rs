@@ -33,6 +33,13 @@ pub(crate) fn write(
     magic: [u8; MAGIC_BYTES],
     message: &impl Message,
 ) -> io::Result<()> {
+    let content = encode(message, magic)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    durable::replace_file(path, &content)
+}
+
+/// The file's content.
+pub(crate) fn encode(message: &impl Message, magic: [u8; MAGIC_BYTES]) -> io::Result<Vec<u8>> {
     let payload = message.encode_to_vec();
     let length = u32::try_from(payload.len())
         .ok()
@@ -41,9 +48,8 @@ pub(crate) fn write(
             io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!(
-                    "{} bytes for {}, at most {PAYLOAD_BYTES_MAX} are allowed",
-                    payload.len(),
-                    path.display()
+                    "found {} bytes, at most {PAYLOAD_BYTES_MAX} are allowed",
+                    payload.len()
                 ),
             )
         })?;
@@ -52,7 +58,7 @@ pub(crate) fn write(
     content.extend_from_slice(&length.to_be_bytes());
     content.extend_from_slice(&crc32c::crc32c(&payload).to_be_bytes());
     content.extend_from_slice(&payload);
-    durable::replace_file(path, &content)
+    Ok(content)
 }
 
 /// Reads the file and checks it.
@@ -71,8 +77,16 @@ pub(crate) fn read<M: Message + Default>(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Missing),
         Err(error) => return Err(ReadError::Io(error)),
     }
-    let payload = check(&content, magic).map_err(ReadError::Damaged)?;
-    M::decode(payload).map_err(|error| ReadError::Damaged(error.to_string()))
+    decode(&content, magic).map_err(ReadError::Damaged)
+}
+
+/// Checks a file's content and reads the message in it; the error says what is wrong.
+pub(crate) fn decode<M: Message + Default>(
+    content: &[u8],
+    magic: [u8; MAGIC_BYTES],
+) -> Result<M, String> {
+    let payload = check(content, magic)?;
+    M::decode(payload).map_err(|error| error.to_string())
 }
 
 fn check(content: &[u8], magic: [u8; MAGIC_BYTES]) -> Result<&[u8], String> {

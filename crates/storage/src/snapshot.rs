@@ -13,6 +13,8 @@ mod build;
 mod content;
 mod digest;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod receive;
 mod shelf;
 mod stored;

@@ -2,6 +2,8 @@
 //! file. Flags win over variables, variables over the file. Parses once; what comes out is checked.
 
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod key;
 mod layers;
 mod value;

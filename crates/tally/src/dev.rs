@@ -2,6 +2,8 @@
 
 mod control;
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod members;
 mod run;
 

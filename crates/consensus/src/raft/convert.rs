@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use openraft::entry::RaftEntry;
-use openraft::raft::{StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse};
+use openraft::raft::{
+    StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
 use openraft::vote::RaftLeaderId;
 use openraft::{EntryPayload, Membership};
 use storage::log_entry::Payload;
@@ -49,8 +51,33 @@ pub(crate) fn vote(message: &storage::Vote) -> Vote {
     }
 }
 
-fn required_vote(message: Option<storage::Vote>) -> Result<Vote, Incomplete> {
-    message.as_ref().map(vote).ok_or(Incomplete("vote"))
+/// Terms and indices from another member are below this. None is ever reached, and openraft counts on
+/// from what it is told.
+const NUMBER_END: u64 = 1 << 62;
+
+/// An id that another member sent.
+fn sent_log_id(message: &storage::LogId) -> Result<LogId, Incomplete> {
+    if message.term >= NUMBER_END || message.index >= NUMBER_END {
+        return Err(Incomplete("a log id with a term and an index below 2^62"));
+    }
+    Ok(log_id(message))
+}
+
+pub(crate) fn sent_log_ids(message: &Option<storage::LogId>) -> Result<Option<LogId>, Incomplete> {
+    message.as_ref().map(sent_log_id).transpose()
+}
+
+/// A vote that another member sent.
+pub(crate) fn sent_vote(message: &storage::Vote) -> Result<Vote, Incomplete> {
+    if message.term >= NUMBER_END {
+        return Err(Incomplete("a vote with a term below 2^62"));
+    }
+    Ok(vote(message))
+}
+
+/// A vote that must be there.
+pub(super) fn required_vote(message: Option<storage::Vote>) -> Result<Vote, Incomplete> {
+    sent_vote(&message.ok_or(Incomplete("vote"))?)
 }
 
 pub(crate) fn membership_message(
@@ -94,6 +121,18 @@ pub(crate) fn applied(
     ))
 }
 
+/// What another member says that its snapshot holds.
+pub(crate) fn sent_applied(meta: &storage::SnapshotMeta) -> Result<(), Incomplete> {
+    let stated = meta.applied.as_ref().ok_or(Incomplete("the last entry"))?;
+    sent_log_id(&stated.last_applied.ok_or(Incomplete("the last entry"))?)?;
+    sent_log_ids(&stated.membership_at)?;
+    let members = stated.membership.as_ref();
+    if members.is_none_or(|members| members.voters.is_empty()) {
+        return Err(Incomplete("a set of voters"));
+    }
+    applied(stated).map(drop)
+}
+
 pub(crate) fn entry_message(entry: Entry) -> storage::LogEntry {
     let id = log_id_message(&entry.log_id);
     let payload = match entry.payload {
@@ -115,6 +154,10 @@ pub(crate) fn entry(message: storage::LogEntry) -> Result<Entry, Incomplete> {
     {
         Payload::Blank(_) => EntryPayload::Blank,
         Payload::Proposal(proposal) => EntryPayload::Normal(Proposal(proposal)),
+        // With no set of voters every set of members would be a majority.
+        Payload::Membership(members) if members.voters.is_empty() => {
+            return Err(Incomplete("a set of voters"));
+        }
         Payload::Membership(members) => EntryPayload::Membership(membership(&members)?),
     };
     Ok(Entry::new(id, payload))
@@ -132,13 +175,37 @@ pub(crate) fn append_message(request: AppendEntries) -> peer::AppendRequest {
 }
 
 pub(crate) fn append(message: peer::AppendRequest) -> Result<AppendEntries, Incomplete> {
-    let entries = message.entries.into_iter().map(entry);
+    let previous = sent_log_ids(&message.previous)?;
+    let mut follows = message.previous;
+    let mut entries = Vec::with_capacity(message.entries.len());
+    for sent in message.entries {
+        let id = sent.id.ok_or(Incomplete("the id of an entry"))?;
+        sent_log_id(&id)?;
+        let expected = follows.map_or(0, |before| before.index + 1);
+        if id.index != expected || id.term < follows.map_or(0, |before| before.term) {
+            return Err(Incomplete("an entry that follows the one before it"));
+        }
+        follows = Some(id);
+        entries.push(entry(sent)?);
+    }
     Ok(AppendEntries {
         vote: required_vote(message.vote)?,
-        prev_log_id: message.previous.as_ref().map(log_id),
-        entries: entries.collect::<Result<_, _>>()?,
-        leader_commit: message.committed.as_ref().map(log_id),
+        prev_log_id: previous,
+        entries,
+        leader_commit: sent_log_ids(&message.committed)?,
     })
+}
+
+pub(crate) fn transfer_request(
+    message: &peer::TransferLeaderRequest,
+) -> Result<TransferLeaderRequest<TypeConfig>, Incomplete> {
+    let from = message.from.as_ref().ok_or(Incomplete("vote"))?;
+    let last_log = sent_log_ids(&message.last_log)?;
+    Ok(TransferLeaderRequest::new(
+        sent_vote(from)?,
+        message.to,
+        last_log,
+    ))
 }
 
 pub(crate) fn append_result_message(
@@ -163,12 +230,12 @@ pub(crate) fn append_result(
     use peer::append_response::Kind;
     Ok(
         match message.kind.ok_or(Incomplete("the kind of an answer"))? {
-            Kind::Success(success) => Ok(success.matching.as_ref().map(log_id)),
+            Kind::Success(success) => Ok(sent_log_ids(&success.matching)?),
             Kind::Conflict(conflict) => {
                 let expected = conflict.expected.ok_or(Incomplete("the expected entry"))?;
-                Err(StreamAppendError::Conflict(log_id(&expected)))
+                Err(StreamAppendError::Conflict(sent_log_id(&expected)?))
             }
-            Kind::HigherVote(higher) => Err(StreamAppendError::HigherVote(vote(&higher))),
+            Kind::HigherVote(higher) => Err(StreamAppendError::HigherVote(sent_vote(&higher)?)),
         },
     )
 }
@@ -184,7 +251,7 @@ pub(crate) fn vote_request_message(request: &VoteRequest<TypeConfig>) -> peer::V
 pub(crate) fn vote_request(
     message: peer::VoteRequest,
 ) -> Result<VoteRequest<TypeConfig>, Incomplete> {
-    let last_log = message.last_log.as_ref().map(log_id);
+    let last_log = sent_log_ids(&message.last_log)?;
     let mut request = VoteRequest::new(required_vote(message.vote)?, last_log);
     request.leadership_transfer = message.leadership_transfer;
     Ok(request)
@@ -201,7 +268,7 @@ pub(crate) fn vote_response_message(response: &VoteResponse<TypeConfig>) -> peer
 pub(crate) fn vote_response(
     message: peer::VoteResponse,
 ) -> Result<VoteResponse<TypeConfig>, Incomplete> {
-    let last_log = message.last_log.as_ref().map(log_id);
+    let last_log = sent_log_ids(&message.last_log)?;
     let vote = required_vote(message.vote)?;
     Ok(VoteResponse::new(vote, last_log, message.granted))
 }

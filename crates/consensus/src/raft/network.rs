@@ -224,9 +224,9 @@ impl NetSnapshot<TypeConfig> for NetworkLink {
             }
             LinkError::Broken(_) => StreamingError::Network(NetworkError::from_string(error)),
         })?;
-        let vote = answer.vote.as_ref().map(convert::vote);
-        let missing = || StreamingError::Network(NetworkError::from_string(Incomplete("vote")));
-        Ok(SnapshotResponse::new(vote.ok_or_else(missing)?))
+        let vote = convert::required_vote(answer.vote);
+        let unusable = |error| StreamingError::Network(NetworkError::from_string(error));
+        Ok(SnapshotResponse::new(vote.map_err(unusable)?))
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) const FLOOR_IDLE: Duration = Duration::from_millis(50);
 
 const FILE: &str = "FLOOR";
 const SLOTS: [u64; 2] = [0, 4096];
-const SLOT_BYTES: usize = 4 + 8 + 1 + 3 * 8 + 8;
+pub(super) const SLOT_BYTES: usize = 4 + 8 + 1 + 3 * 8 + 8;
 
 /// What the log must at least hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl Floor {
     }
 }
 
-fn encode(number: u64, level: Level) -> [u8; SLOT_BYTES] {
+pub(super) fn encode(number: u64, level: Level) -> [u8; SLOT_BYTES] {
     let id = level.last.unwrap_or_default();
     let mut rest = Vec::with_capacity(SLOT_BYTES);
     rest.extend_from_slice(&number.to_be_bytes());
@@ -157,7 +157,7 @@ fn encode(number: u64, level: Level) -> [u8; SLOT_BYTES] {
     bytes
 }
 
-fn decode(bytes: &[u8; SLOT_BYTES]) -> Option<(u64, Level)> {
+pub(super) fn decode(bytes: &[u8; SLOT_BYTES]) -> Option<(u64, Level)> {
     let (checksum, rest) = bytes.split_first_chunk::<4>()?;
     if crc32c::crc32c(rest) != u32::from_be_bytes(*checksum) {
         return None;

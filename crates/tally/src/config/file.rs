@@ -20,7 +20,8 @@ pub(super) fn read(path: &Path) -> Result<BTreeMap<&'static str, Given>, Failure
     parse(path, &text)
 }
 
-fn parse(path: &Path, text: &str) -> Result<BTreeMap<&'static str, Given>, Failure> {
+/// Checks a file's text.
+pub(super) fn parse(path: &Path, text: &str) -> Result<BTreeMap<&'static str, Given>, Failure> {
     let at = |span: Range<usize>| Place::File {
         path: path.to_owned(),
         line: line(text, span.start),

@@ -84,6 +84,12 @@ impl Layers {
         Ok(Self { given })
     }
 
+    /// What a file gives, when nothing else is given.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn of_file(given: BTreeMap<&'static str, Given>) -> Self {
+        Self { given }
+    }
+
     /// Where the value of a key stands.
     pub(super) fn place(&self, key: &str) -> Place {
         let given = self.given.get(key);

@@ -90,10 +90,11 @@ impl From<Failure> for Reply {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Order {
-    secret: String,
-    ask: Ask,
+/// An order as it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Order {
+    pub(super) secret: String,
+    pub(super) ask: Ask,
 }
 
 /// An order and the way back.

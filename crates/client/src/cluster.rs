@@ -140,7 +140,9 @@ impl Client {
 
 fn of_one(connection: &Connection, failure: Failure) -> Error {
     match failure {
-        Failure::Rejected(fault) | Failure::NotAppended(fault) => Error::rejected(fault),
+        Failure::Rejected(fault) | Failure::WrongPort(fault) | Failure::NotAppended(fault) => {
+            Error::rejected(fault)
+        }
         Failure::NotSent(last) | Failure::InDoubt(last) => Error::Unreachable {
             endpoints: vec![connection.url().to_owned()],
             last,

@@ -31,6 +31,8 @@ pub(crate) enum Failure {
     NotAppended(Fault),
     /// A member turned it down, and every other would.
     Rejected(Fault),
+    /// What listens there does not have this call; another endpoint may.
+    WrongPort(Fault),
     /// It may have been applied.
     InDoubt(String),
 }
@@ -50,6 +52,7 @@ impl Failure {
                 | codes::TOO_LARGE
                 | codes::TRANSFER_FAILED
                 | codes::NOT_FOUND => Self::Rejected(fault),
+                codes::NOT_SERVED_HERE => Self::WrongPort(fault),
                 _ => Self::InDoubt(fault.to_string()),
             };
         }
@@ -103,6 +106,8 @@ pub(crate) struct Attempts<'a> {
     attempt_max: Duration,
     /// Asked in this round.
     tried: BTreeSet<String>,
+    /// Endpoints that do not have the call.
+    wrong: BTreeSet<String>,
     /// Who leads, as the last member said.
     hint: Option<Arc<Connection>>,
     pause: Duration,
@@ -120,6 +125,7 @@ impl<'a> Attempts<'a> {
             until: Some(Instant::now() + deadline),
             attempt_max,
             tried: BTreeSet::new(),
+            wrong: BTreeSet::new(),
             hint: None,
             pause: PAUSE_MIN,
             has_begun: false,
@@ -231,6 +237,17 @@ impl<'a> Attempts<'a> {
                 self.take_hint(fault.leader.as_deref());
                 if self.hint.is_none() {
                     self.rest(fault.retry_after).await;
+                }
+            }
+            Failure::WrongPort(fault) => {
+                self.wrong.insert(from.to_owned());
+                self.last = format!("{from}: {fault}");
+                let urls = self.pool.urls();
+                if !self.in_doubt && urls.iter().all(|url| self.wrong.contains(url)) {
+                    return Err(GaveUp::Rejected(fault));
+                }
+                if self.round_is_over() {
+                    self.rest(None).await;
                 }
             }
             // An earlier attempt may have been applied, so this is not the last word.

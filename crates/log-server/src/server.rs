@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use tally_client::log_server::{self, Identity, StartUp, Started};
 use tally_client::{Consistency, Refused, StorageState, marker_file, v1};
+use tally_listener::{Bounds, Counts, Port, Speaks};
 use tally_proto::logserver as api;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::service::Routes;
 
 use crate::disk::{DiskGuard, make_read_only};
 use crate::error::{StartError, is_no_space};
@@ -32,8 +32,15 @@ const RECORDS_DIR: &str = "records";
 /// The refusal of a log server that shows no marker where there must be one.
 const MARKER_MISSING: &str = "T-311";
 
-/// Requests at the same time on one connection.
-const REQUESTS_PER_CONNECTION_MAX: usize = 128;
+/// What the listener takes on. Half of the files that may be open are left to the records.
+const BOUNDS: Bounds = Bounds {
+    connections_max: 1_024,
+    one_file_in: 2,
+    streams_max: 128,
+    keep_alive_every: Duration::from_secs(10),
+    keep_alive_timeout: Duration::from_secs(20),
+    adaptive_window: false,
+};
 
 /// How long the end waits for requests that are under way, and for the session to be closed.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
@@ -217,7 +224,7 @@ async fn close_session(identity: &Identity) {
 
 async fn run(
     options: LogServerOptions,
-    (listener, address): (TcpListenerStream, SocketAddr),
+    (listener, address): (tokio::net::TcpListener, SocketAddr),
     identity: Identity,
     records: Arc<Records>,
 ) -> Result<Running, StartError> {
@@ -260,16 +267,20 @@ async fn run(
         follow(identity.clone(), watch, standing.clone()),
     ));
     tasks.spawn(ended_by(stop.clone(), guard.run()));
-    let serving = Server::builder()
-        .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION_MAX)
-        .add_service(service)
-        .serve_with_incoming_shutdown(listener, stop.clone().cancelled_owned());
-    let ends = standing.clone();
-    tasks.spawn(async move {
-        if let Err(error) = serving.await {
-            ends.end(Ended::halted(format!("the listener failed: {error}")));
-        }
-    });
+    let port = Port {
+        name: format!("the port of log server {}", options.name),
+        speaks: Speaks::Grpc,
+        elsewhere: Vec::new(),
+        counts: Counts::default(),
+    };
+    let router = Routes::new(service).into_axum_router();
+    tasks.spawn(tally_listener::serve(
+        listener,
+        port,
+        router,
+        BOUNDS,
+        stop.clone(),
+    ));
     Ok(Running {
         identity,
         address,
@@ -280,7 +291,7 @@ async fn run(
     })
 }
 
-fn listen(listener: &TcpListener) -> Result<(TcpListenerStream, SocketAddr), StartError> {
+fn listen(listener: &TcpListener) -> Result<(tokio::net::TcpListener, SocketAddr), StartError> {
     let failed = |error: std::io::Error| StartError::Listen {
         problem: error.to_string(),
     };
@@ -288,7 +299,7 @@ fn listen(listener: &TcpListener) -> Result<(TcpListenerStream, SocketAddr), Sta
     listener.set_nonblocking(true).map_err(failed)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    Ok((TcpListenerStream::new(listener), address))
+    Ok((listener, address))
 }
 
 fn standing_of(identity: &Identity, node: &v1::Node) -> Shared {

@@ -25,6 +25,7 @@ pub mod codes {
     pub const NOT_PERMITTED: &str = "T-020";
     pub const REMOVED: &str = "T-021";
     pub const ENDED_LATE: &str = "T-022";
+    pub const NOT_SERVED_HERE: &str = "T-023";
 }
 
 /// One code's entry.
@@ -158,6 +159,11 @@ pub const EXPLANATIONS: &[Explanation] = &[
         codes::ENDED_LATE,
         "ended late",
         "The process was asked to end and had not closed its files within `shutdown-ms-max`, or was asked again. It ended all the same. Nothing that was answered is lost: it is on the disks of a majority, and the next start reads it from the log. A disk that hangs is the usual reason; look at it before the member is started again.",
+    ),
+    entry(
+        codes::NOT_SERVED_HERE,
+        "not served on this port",
+        "The call reached a port that does not have what it asked for, and nothing was done. A member has three: `listen-client` for clients (gRPC), `listen-peer` for other members (gRPC) and `listen-http` for operators (HTTP); a log server has one (gRPC). The message names the port that was reached and, where there is one, the port to call instead. If the port is right, the caller is of a newer version than what it called.",
     ),
     entry(
         "T-101",

@@ -17,24 +17,24 @@ use tally_proto::v1::nodes_server::NodesServer;
 use tally_proto::v1::sessions_server::SessionsServer;
 use tally_storage::StateView;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
 use tonic_health::ServingStatus;
-use tower::util::MapResponseLayer;
 
 use crate::member::Member;
-use crate::{deadline, fault, oversize};
-
-/// A connection whose client is silent for these two together is closed.
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+use crate::ports::{Ports, client_bounds};
+use crate::{deadline, fault};
 
 /// How often the health service looks whether the member serves.
 const HEALTH_EVERY: Duration = Duration::from_millis(250);
 
 /// Serves clients until the server ends.
-pub(crate) async fn serve(member: Arc<Member>, listener: TcpListener) -> Result<(), String> {
+pub(crate) async fn serve(
+    member: Arc<Member>,
+    listener: TcpListener,
+    ports: Ports,
+) -> Result<(), String> {
     let limit = member.config.tuning.message_bytes_max;
     let streams = u32::try_from(member.config.tuning.streams_max).unwrap_or(u32::MAX);
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -51,27 +51,17 @@ pub(crate) async fn serve(member: Arc<Member>, listener: TcpListener) -> Result<
     let sessions = sessions::SessionsAnswers(member.clone());
     let nodes = nodes::NodesAnswers::new(member.clone());
     let cluster = cluster::ClusterAnswers(member.clone());
-    let served = tonic::transport::Server::builder()
-        .tcp_nodelay(true)
-        .max_concurrent_streams(Some(streams))
-        .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-        .layer(MapResponseLayer::new(
-            oversize::explain::<tonic::body::Body>,
-        ))
-        .add_service(SessionsServer::new(sessions).max_decoding_message_size(limit))
+    let routes = Routes::new(SessionsServer::new(sessions).max_decoding_message_size(limit))
         .add_service(NodesServer::new(nodes).max_decoding_message_size(limit))
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(limit))
         .add_service(health)
         .add_service(reflection)
-        .add_service(reflection_alpha)
-        .serve_with_incoming_shutdown(
-            TcpListenerStream::new(listener),
-            member.ending.closing.clone().cancelled_owned(),
-        )
-        .await;
+        .add_service(reflection_alpha);
+    let port = ports.client(&member.metrics);
+    let (bounds, ending) = (client_bounds(streams), member.ending.closing.clone());
+    tally_listener::serve(listener, port, routes.into_axum_router(), bounds, ending).await;
     watching.abort();
-    served.map_err(|error| format!("client listener: {error}"))
+    Ok(())
 }
 
 /// Keeps the gRPC health service in step with `/readyz`.
@@ -106,6 +96,9 @@ async fn report_health(member: Arc<Member>, reporter: tonic_health::server::Heal
 impl Member {
     /// The replica of a member that serves.
     fn serving(&self) -> Result<Replica, Status> {
+        if let Some(foreign) = self.foreign() {
+            return Err(fault::not_ready(foreign));
+        }
         self.replica().map_err(fault::not_ready)
     }
 

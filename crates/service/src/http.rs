@@ -11,19 +11,23 @@ use tokio::net::TcpListener;
 
 use crate::member::{Member, said};
 use crate::metrics;
+use crate::ports::{Ports, http_bounds};
 
 /// Serves operators until the server ends.
-pub(crate) async fn serve(member: Arc<Member>, listener: TcpListener) -> Result<(), String> {
+pub(crate) async fn serve(
+    member: Arc<Member>,
+    listener: TcpListener,
+    ports: Ports,
+) -> Result<(), String> {
     let ended = member.ending.ended.clone();
+    let port = ports.http(&member.metrics);
     let router = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
         .with_state(member);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(ended.cancelled_owned())
-        .await
-        .map_err(|error| format!("http listener: {error}"))
+    tally_listener::serve(listener, port, router, http_bounds(), ended).await;
+    Ok(())
 }
 
 /// 200 unless the process must be replaced.

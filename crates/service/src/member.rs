@@ -177,6 +177,9 @@ impl Member {
         if let Some(why) = status.halted {
             return Some(Fault::new(codes::HALTED, why));
         }
+        if let Some(fault) = self.foreign() {
+            return Some(fault);
+        }
         if let Some(fault) = self
             .removed
             .borrow()
@@ -203,6 +206,13 @@ impl Member {
             return Some(Fault::new(codes::NOT_READY, found));
         }
         None
+    }
+
+    /// Why this member must not serve although its own cluster would let it: it is at the place of a
+    /// member of another one.
+    pub(crate) fn foreign(&self) -> Option<Fault> {
+        let kept_out = self.removed.borrow().clone();
+        kept_out.filter(|fault| fault.code == codes::FOREIGN_DIRECTORY)
     }
 
     /// This member as others are told.

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tally_consensus::Replica;
+use tally_listener::Counts;
 use tonic::Status;
 
 use crate::member::Member;
@@ -30,10 +31,18 @@ struct MethodLabels {
     method: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PortLabels {
+    port: &'static str,
+}
+
 /// What is counted as it happens; the rest is looked up when it is asked for.
 pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     seconds: Family<MethodLabels, Histogram>,
+    pub(crate) client_port: Counts,
+    pub(crate) peer_port: Counts,
+    pub(crate) http_port: Counts,
 }
 
 impl Default for Metrics {
@@ -44,6 +53,9 @@ impl Default for Metrics {
             seconds: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(0.000_25, 2.0, 16))
             }),
+            client_port: Counts::default(),
+            peer_port: Counts::default(),
+            http_port: Counts::default(),
         }
     }
 }
@@ -93,11 +105,35 @@ pub(crate) fn render(member: &Member) -> Result<String, fmt::Error> {
     );
     let seconds = member.metrics.seconds.clone();
     registry.register("request_seconds", "Time to an answer, seconds", seconds);
+    connections(registry, &member.metrics);
     raft(registry, member);
     storage(registry, member);
     let mut text = String::new();
     encode(&mut text, registry)?;
     Ok(text)
+}
+
+/// What the ports let in and turn away.
+fn connections(registry: &mut Registry, metrics: &Metrics) {
+    let open: Family<PortLabels, Gauge> = Family::default();
+    let turned_away: Family<PortLabels, Counter> = Family::default();
+    for (port, counts) in [
+        ("client", &metrics.client_port),
+        ("peer", &metrics.peer_port),
+        ("http", &metrics.http_port),
+    ] {
+        let labels = PortLabels { port };
+        let now = i64::try_from(counts.open()).unwrap_or(i64::MAX);
+        open.get_or_create(&labels).set(now);
+        let times = counts.turned_away();
+        turned_away.get_or_create(&labels).inc_by(times);
+    }
+    registry.register("connections", "Open connections, by port", open);
+    registry.register(
+        "connections_turned_away",
+        "Connections closed for what the caller did or for lack of room, by port",
+        turned_away,
+    );
 }
 
 fn raft(registry: &mut Registry, member: &Member) {

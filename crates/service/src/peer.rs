@@ -11,11 +11,12 @@ use tally_model::{ClusterId, MemberId};
 use tally_proto::fault;
 use tally_proto::peer::peer_server::PeerServer;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::service::Routes;
 use tonic::{Code, Status};
 
 use crate::member::Member;
+use crate::ports::{Ports, peer_bounds};
 
 pub(crate) use link::PeerTransport;
 
@@ -102,20 +103,20 @@ impl Envelope {
 }
 
 /// Serves other members until the server ends.
-pub(crate) async fn serve(member: Arc<Member>, listener: TcpListener) -> Result<(), String> {
+pub(crate) async fn serve(
+    member: Arc<Member>,
+    listener: TcpListener,
+    ports: Ports,
+) -> Result<(), String> {
     let ended = member.ending.ended.clone();
+    let port = ports.peer(&member.metrics);
     let service = PeerServer::new(answer::PeerAnswers { member })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    tonic::transport::Server::builder()
-        .tcp_nodelay(true)
-        .http2_adaptive_window(Some(true))
-        .http2_keepalive_interval(Some(link::KEEP_ALIVE_EVERY))
-        .http2_keepalive_timeout(Some(link::KEEP_ALIVE_TIMEOUT))
-        .add_service(service)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), ended.cancelled_owned())
-        .await
-        .map_err(|error| format!("peer listener: {error}"))
+    let router = Routes::new(service).into_axum_router();
+    let bounds = peer_bounds(link::KEEP_ALIVE_EVERY, link::KEEP_ALIVE_TIMEOUT);
+    tally_listener::serve(listener, port, router, bounds, ended).await;
+    Ok(())
 }
 
 #[cfg(test)]

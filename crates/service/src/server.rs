@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::member::{Member, said};
+use crate::ports::Ports;
 use crate::{catching_up, client, formation, http, peer, removal};
 
 /// What a member is started with.
@@ -167,20 +168,29 @@ impl Server {
                 .set_nonblocking(true)
                 .map_err(StartError::Listener)?;
         }
+        let ports = Ports::new(&member.config, listeners.http.local_addr().ok());
         let client = tokio::net::TcpListener::from_std(listeners.client);
         let peer = tokio::net::TcpListener::from_std(listeners.peer);
         let http = tokio::net::TcpListener::from_std(listeners.http);
         clients.spawn(named(
             "clients",
-            client::serve(member.clone(), client.map_err(StartError::Listener)?),
+            client::serve(
+                member.clone(),
+                client.map_err(StartError::Listener)?,
+                ports.clone(),
+            ),
         ));
         tasks.spawn(named(
             "members",
-            peer::serve(member.clone(), peer.map_err(StartError::Listener)?),
+            peer::serve(
+                member.clone(),
+                peer.map_err(StartError::Listener)?,
+                ports.clone(),
+            ),
         ));
         tasks.spawn(named(
             "operators",
-            http::serve(member.clone(), http.map_err(StartError::Listener)?),
+            http::serve(member.clone(), http.map_err(StartError::Listener)?, ports),
         ));
         tasks.spawn(formation::run(member.clone()));
         tasks.spawn(catching_up::run(member.clone()));

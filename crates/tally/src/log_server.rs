@@ -74,6 +74,7 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     arguments.logging.start()?;
     let mut signals = Signals::listen()?;
+    tally_listener::raise_limit();
     let asked = format!(
         "to start {} on {}",
         arguments.name,

@@ -49,6 +49,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         );
     }
     let mut signals = Signals::listen()?;
+    tally_listener::raise_limit();
     let listeners = Listeners {
         client: bind(&config.listen_client, "listen-client")?,
         peer: bind(&config.listen_peer, "listen-peer")?,

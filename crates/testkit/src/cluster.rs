@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -275,14 +274,6 @@ impl Cluster {
     /// When the member does not run.
     pub fn ask_to_end(&self, name: &str) -> Result<()> {
         self.member(name)?.ask_to_end()
-    }
-
-    /// Waits until a member that was asked to end has ended, however it did.
-    ///
-    /// # Errors
-    /// When it takes too long.
-    pub async fn ended(&mut self, name: &str) -> Result<ExitStatus> {
-        self.member_mut(name)?.ended().await
     }
 
     /// Removes the data directory of a member that does not run.

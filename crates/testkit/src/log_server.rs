@@ -168,6 +168,19 @@ impl LogServerProcess {
         self.process.log()
     }
 
+    /// Where its clients reach it.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Memory that its process occupies, in bytes.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        self.process.resident_bytes()
+    }
+
     /// SIGKILL.
     ///
     /// # Errors

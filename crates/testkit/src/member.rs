@@ -1,7 +1,7 @@
 //! One `tally serve` process: its directory, its addresses, and what it says of itself.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -94,6 +94,19 @@ impl Member {
         Ok(status.code())
     }
 
+    /// Where operators reach it.
+    pub fn http_address(&self) -> String {
+        self.http.address()
+    }
+
+    /// Memory that its process occupies, in bytes.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        self.running()?.resident_bytes()
+    }
+
     /// Its data directory.
     pub fn data_dir(&self) -> &Path {
         &self.data
@@ -102,14 +115,6 @@ impl Member {
     /// Everything that it has written to its standard output and error, over all its runs.
     pub fn log(&self) -> String {
         read_lossy(&self.log)
-    }
-
-    /// Id of its process.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn process_id(&self) -> Result<u32> {
-        Ok(self.running()?.id())
     }
 
     /// True between start and kill or stop.
@@ -157,11 +162,6 @@ impl Member {
 
     pub(crate) fn ask_to_end(&self) -> Result<()> {
         self.running()?.ask_to_end()
-    }
-
-    pub(crate) async fn ended(&mut self) -> Result<ExitStatus> {
-        let mut process = self.process.take().context("it was not started")?;
-        process.ended(END_WITHIN).await
     }
 
     pub(crate) fn pause(&self) -> Result<()> {

@@ -58,6 +58,21 @@ impl Process {
         Ok(self.child.try_wait()?.is_none())
     }
 
+    /// Memory that it occupies, in bytes.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        let kib: u64 = kib
+            .with_context(|| format!("{path} has no VmRSS"))?
+            .parse()?;
+        Ok(kib * 1024)
+    }
+
     /// SIGKILL, and waits for the end.
     ///
     /// # Errors

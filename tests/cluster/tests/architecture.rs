@@ -28,8 +28,14 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
         "consensus agrees on an order; it must not know how calls are carried",
     ),
     (
+        "tally-listener",
+        &["tally-model", "tally-proto"],
+        "it lets connections in; it must not know what is served",
+    ),
+    (
         "tally-service",
         &[
+            "tally-listener",
             "tally-model",
             "tally-proto",
             "tally-storage",
@@ -44,7 +50,12 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "tally-log-server",
-        &["tally-client", "tally-model", "tally-proto"],
+        &[
+            "tally-client",
+            "tally-listener",
+            "tally-model",
+            "tally-proto",
+        ],
         "it is a user of the client",
     ),
 ];
@@ -65,6 +76,7 @@ const OWNED: &[(&str, &[&str], &str)] = &[
         "tonic",
         &[
             "tally-proto",
+            "tally-listener",
             "tally-service",
             "tally-client",
             "tally-log-server",

@@ -19,8 +19,6 @@ use tonic_health::pb::health_client::HealthClient;
 
 /// As promised by `shutdown-ms-max`, which no test changes here.
 const ENDS_WITHIN: Duration = Duration::from_secs(15);
-/// With nothing in its way no connection has to be cut off, for which it would wait.
-const ENDS_WELL_WITHIN: Duration = Duration::from_millis(1_000);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(10);
 
@@ -123,10 +121,13 @@ async fn a_member_that_is_asked_to_end_under_load_loses_no_answer() -> Result<()
             cluster.leader().await?
         };
         let load = load(&cluster.address(&ends)?, &format!("round-{round}")).await?;
-        let begun = Instant::now();
         cluster.stop_member(&ends).await?;
-        let took = begun.elapsed();
-        ensure!(took < ENDS_WELL_WITHIN, "{ends} took {took:?} to end");
+        // With nothing in its way no connection has to be cut off, for which it would wait.
+        let log = cluster.member(&ends)?.log();
+        ensure!(
+            !log.contains("are cut off"),
+            "{ends} waited for connections"
+        );
 
         let sent = load.join_all().await;
         let address = cluster.address(&cluster.leader().await?)?;
@@ -142,7 +143,7 @@ async fn a_member_that_is_asked_to_end_under_load_loses_no_answer() -> Result<()
         }
         each_registered_once(&Reader::linearizable(&address).await?, &nodes).await?;
         let answers = nodes.len() - REQUESTERS;
-        println!("round {round}: {ends} ended in {took:?} after {answers} answers");
+        println!("round {round}: {ends} ended after {answers} answers");
         cluster.restart_all().await?;
         cluster.state_hashes_agree().await?;
     }
@@ -229,8 +230,8 @@ async fn a_member_that_cannot_finish_says_so_and_ends_within_its_bound() -> Resu
     let fault = fault::read(&status).with_context(|| format!("cut off: {status:?}"))?;
     ensure!(fault.code == "T-002", "{fault:?}");
     ensure!(fault.found.contains("ending"), "{fault:?}");
-    let status = stuck.cluster.ended(&stuck.leader).await?;
-    ensure!(status.success(), "{status}");
+    let code = stuck.cluster.ended(&stuck.leader, ENDS_WITHIN).await?;
+    ensure!(code == Some(0), "exit code {code:?}");
     let took = begun.elapsed();
     ensure!(took < ENDS_WITHIN, "it took {took:?}");
     println!("ended in {took:?}");
@@ -252,13 +253,10 @@ async fn a_second_signal_ends_a_member_at_once() -> Result<()> {
     let mut stuck = Stuck::start().await?;
     stuck.cluster.ask_to_end(&stuck.leader)?;
     stuck.says_that_it_ends().await?;
-    let begun = Instant::now();
     stuck.cluster.ask_to_end(&stuck.leader)?;
-    let status = stuck.cluster.ended(&stuck.leader).await?;
-    ensure!(status.code() == Some(1), "{status}");
-    let took = begun.elapsed();
-    // Handing over and finishing would take four seconds.
-    ensure!(took < Duration::from_secs(1), "it took {took:?}");
+    // Handing over and finishing would end with code 0.
+    let code = stuck.cluster.ended(&stuck.leader, ENDS_WITHIN).await?;
+    ensure!(code == Some(1), "exit code {code:?}");
     stuck.waits.abort();
     stuck.wake()?;
     stuck.cluster.restart_all().await?;

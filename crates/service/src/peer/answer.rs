@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use tally_consensus::{LinkError, Membership, ReadError, Replica};
-use tally_model::ClusterId;
 use tally_model::explanation::codes;
+use tally_model::{ClusterId, MemberId};
 use tally_proto::convert::bytes_16;
 use tally_proto::fault::{self, Fault};
 use tally_proto::peer::peer_server::Peer;
@@ -29,9 +29,15 @@ pub(super) struct PeerAnswers {
 impl PeerAnswers {
     /// The replica, for a call that is meant for it.
     fn replica<T>(&self, request: &Request<T>) -> Result<Replica, Status> {
+        self.replica_for(request).map(|(replica, _)| replica)
+    }
+
+    /// The replica and who calls it.
+    fn replica_for<T>(&self, request: &Request<T>) -> Result<(Replica, MemberId), Status> {
         let member = &self.member;
-        Envelope::check(request.metadata(), member.cluster(), member.id())?;
-        member.replica().map_err(crate::fault::not_ready)
+        let envelope = Envelope::check(request.metadata(), member.cluster(), member.id())?;
+        let replica = member.replica().map_err(crate::fault::not_ready)?;
+        Ok((replica, envelope.from))
     }
 
     /// A stream that ends with the server.
@@ -45,8 +51,22 @@ impl PeerAnswers {
 
     /// The requests of a stream up to the first that does not arrive, or until the server ends: a stream
     /// that nobody ends holds its connection open.
-    fn arrived<T: Send + 'static>(&self, requests: Streaming<T>) -> BoxStream<'static, T> {
+    fn arrived<T: Send + 'static>(
+        &self,
+        requests: Streaming<T>,
+        from: MemberId,
+    ) -> BoxStream<'static, T> {
         let arrived = requests
+            .inspect_err(move |status| {
+                // A member that goes away breaks its streams; anything else is worth a line.
+                if !matches!(
+                    status.code(),
+                    Code::Cancelled | Code::Unknown | Code::Unavailable
+                ) {
+                    let why = status.message();
+                    tracing::warn!(%from, why, "a stream of another member cannot be read and ends");
+                }
+            })
             .take_while(|request| futures::future::ready(request.is_ok()))
             .filter_map(|request| futures::future::ready(request.ok()));
         self.until_end(arrived)
@@ -124,8 +144,8 @@ impl Peer for PeerAnswers {
         &self,
         request: Request<Streaming<AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let replica = self.replica(&request)?;
-        let answers = replica.on_append(self.arrived(request.into_inner()));
+        let (replica, from) = self.replica_for(&request)?;
+        let answers = replica.on_append(self.arrived(request.into_inner(), from));
         let answers = answers.map(|answer| answer.map_err(refused));
         Ok(Response::new(self.until_end(answers)))
     }
@@ -172,8 +192,8 @@ impl Peer for PeerAnswers {
         &self,
         request: Request<Streaming<ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
-        let replica = self.replica(&request)?;
-        let answers = replica.on_forward(self.arrived(request.into_inner()));
+        let (replica, from) = self.replica_for(&request)?;
+        let answers = replica.on_forward(self.arrived(request.into_inner(), from));
         Ok(Response::new(self.until_end(answers.map(Ok))))
     }
 

@@ -1,0 +1,247 @@
+//! One connection: what it opens with, its requests, and its end.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::door::Bounds;
+use crate::notes::Notes;
+use crate::opening::{self, Opening, PREFACE};
+use crate::port::Speaks;
+use crate::reason::{self, Reason};
+use crate::stray::{self, Caller};
+
+/// Within this time a caller says what it speaks. A gRPC client does so at once.
+const OPENING_WITHIN: Duration = Duration::from_secs(10);
+/// How long is waited for the rest of an opening that came in pieces.
+const OPENING_AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// Headers of a request over HTTP/1 are read within this time, and a connection may be idle for as long.
+const HEADERS_WITHIN: Duration = Duration::from_secs(30);
+/// Longest headers over HTTP/1; over HTTP/2 hyper takes 16 KiB.
+const HEADER_BYTES_MAX: usize = 16 << 10;
+/// How long a caller of the wrong protocol is given to take its answer.
+const ANSWER_TAKEN_WITHIN: Duration = Duration::from_secs(2);
+/// Streams that a caller may reset before they were looked at (CVE-2023-44487).
+const RESET_STREAMS_MAX: usize = 20;
+
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
+    pub(crate) from: SocketAddr,
+    pub(crate) notes: Arc<Notes>,
+    pub(crate) router: Router,
+    pub(crate) bounds: Bounds,
+    pub(crate) ending: CancellationToken,
+}
+
+/// What came of the first bytes.
+enum Opened {
+    As(Opening),
+    /// It was closed before it said anything, as whoever looks whether a port is open does.
+    Silent,
+    /// It said too little for too long.
+    Late(usize),
+    /// The connection broke, or the process ends.
+    Over,
+}
+
+impl Connection {
+    /// Serves it to its end. Why it ended is in the log, unless it ended as it should.
+    pub(crate) async fn run(self) {
+        // Only a delay is lost where it cannot be set.
+        let _ = self.stream.set_nodelay(true);
+        let opened = self.open().await;
+        let speaks = self.notes.port().speaks;
+        match (opened, speaks) {
+            (Opened::As(Opening::Http2), _) => self.http2().await,
+            (Opened::As(Opening::Http1), Speaks::Http) => self.http1().await,
+            (Opened::As(Opening::Http1), Speaks::Grpc) => {
+                let (answer, said) = stray::http1_on_grpc(self.notes.port());
+                self.notes.closed(self.from, &said);
+                self.answer(answer).await;
+            }
+            (Opened::As(Opening::Tls), _) => {
+                let why = "it begins with a TLS handshake, and this port does not speak TLS";
+                self.notes.closed(self.from, why);
+            }
+            (Opened::As(Opening::Unknown), _) => {
+                let why = "its first bytes are no HTTP";
+                self.notes.closed(self.from, why);
+            }
+            (Opened::Late(bytes), _) => {
+                let why =
+                    format!("it sent {bytes} bytes in {OPENING_WITHIN:?}, too few for a request");
+                self.notes.closed(self.from, &why);
+            }
+            (Opened::Silent | Opened::Over, _) => {
+                tracing::debug!(from = %self.from, "a connection ended before it began");
+            }
+        }
+    }
+
+    /// Looks at the first bytes and leaves them where they are.
+    async fn open(&self) -> Opened {
+        let until = Instant::now() + OPENING_WITHIN;
+        let mut bytes = [0; PREFACE.len()];
+        let mut seen = 0;
+        loop {
+            let looked = tokio::select! {
+                looked = timeout_at(until, self.stream.peek(&mut bytes)) => looked,
+                () = self.ending.cancelled() => return Opened::Over,
+            };
+            let found = match looked {
+                Err(_) => return Opened::Late(seen),
+                Ok(Err(_)) => return Opened::Over,
+                Ok(Ok(0)) => return Opened::Silent,
+                Ok(Ok(found)) => found,
+            };
+            if let Some(opening) = opening::read(&bytes[..found]) {
+                return Opened::As(opening);
+            }
+            if Instant::now() >= until {
+                return Opened::Late(found);
+            }
+            // What was looked at is still there, so the next look would not wait for more.
+            if found == seen || seen == 0 {
+                sleep(OPENING_AGAIN_AFTER).await;
+            }
+            seen = found;
+        }
+    }
+
+    /// Tells a caller of another protocol where it is, and closes in a way that lets it read that.
+    async fn answer(mut self, answer: String) {
+        let told = async {
+            self.stream.write_all(answer.as_bytes()).await?;
+            self.stream.shutdown().await?;
+            // What was not read when a socket is closed would make the system reset it.
+            let mut rest = [0; 1024];
+            let mut left = HEADER_BYTES_MAX;
+            while left > 0 {
+                self.stream.readable().await?;
+                match self.stream.try_read(&mut rest) {
+                    Ok(0) => break,
+                    Ok(read) => left = left.saturating_sub(read),
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        };
+        // It was told as well as it could be.
+        let _: Result<std::io::Result<()>, _> = timeout(ANSWER_TAKEN_WITHIN, told).await;
+    }
+
+    fn requests(&self) -> Requests {
+        Requests {
+            router: self.router.clone(),
+            from: self.from,
+            served: Arc::default(),
+        }
+    }
+
+    async fn http2(self) {
+        let Bounds {
+            streams_max,
+            keep_alive_every,
+            keep_alive_timeout,
+            adaptive_window,
+            ..
+        } = self.bounds;
+        let requests = self.requests();
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(streams_max)
+            .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+            .keep_alive_interval(keep_alive_every)
+            .keep_alive_timeout(keep_alive_timeout)
+            .adaptive_window(adaptive_window);
+        let connection = builder.serve_connection(TokioIo::new(self.stream), requests);
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.ending.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        say(
+            &self.notes,
+            self.from,
+            ended.err().map(|error| reason::read(&error)),
+        );
+    }
+
+    async fn http1(self) {
+        let requests = self.requests();
+        let served = requests.served.clone();
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADERS_WITHIN)
+            .max_buf_size(HEADER_BYTES_MAX);
+        let connection = builder.serve_connection(TokioIo::new(self.stream), requests);
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.ending.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        // A connection that is kept for later requests and not used is closed without a word.
+        let idle = |error: &hyper::Error| error.is_timeout() && served.load(Ordering::Relaxed);
+        let failed = ended.err().filter(|error| !idle(error));
+        say(
+            &self.notes,
+            self.from,
+            failed.map(|error| reason::read(&error)),
+        );
+    }
+}
+
+fn say(notes: &Notes, from: SocketAddr, reason: Option<Reason>) {
+    match reason {
+        Some(Reason::Caller(why)) => notes.closed(from, &why),
+        Some(Reason::Gone(why)) => tracing::debug!(%from, why, "a connection was lost"),
+        None => {}
+    }
+}
+
+/// Hands requests on, with who sent them.
+struct Requests {
+    router: Router,
+    from: SocketAddr,
+    /// A request has come.
+    served: Arc<AtomicBool>,
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = axum::routing::future::RouteFuture<Infallible>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.served.store(true, Ordering::Relaxed);
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Caller(self.from));
+        let mut router = self.router.clone();
+        // A router is always ready.
+        tower::Service::call(&mut router, request)
+    }
+}

@@ -1,0 +1,18 @@
+//! Lets connections in, for members and log servers: how many there may be, what each must open with,
+//! what a caller at the wrong port is told, and why a connection is closed.
+//!
+//! Knows sockets, HTTP versions and bounds. Knows nothing of what is served behind them.
+
+mod connection;
+mod door;
+mod files;
+mod notes;
+mod opening;
+mod port;
+mod reason;
+mod status;
+mod stray;
+
+pub use door::{Bounds, serve};
+pub use files::raise_limit;
+pub use port::{Counts, Elsewhere, Port, Speaks};

@@ -434,7 +434,7 @@ impl Cluster {
 }
 
 /// Members that applied the same entries must be in the same state.
-fn compare(statuses: &[v1::StatusResponse]) -> Result<()> {
+pub(crate) fn compare(statuses: &[v1::StatusResponse]) -> Result<()> {
     for status in statuses {
         let (index, hash) = (status.applied_index, &status.state_hash);
         ensure!(

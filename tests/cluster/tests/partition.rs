@@ -4,15 +4,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tally_proto::fault::Fault;
-use tally_proto::v1::StorageState;
+use tally_proto::v1::{Role, StorageState};
 use tally_testkit::{
     AnswerExt, Call, Cluster, Load, Reader, Requester, activations, channel, send,
-    send_until_answered, until,
+    send_until_answered, until, while_observing,
 };
 use tonic::Code;
 
 const NOT_ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+/// Several election timeouts.
+const OBSERVED_FOR: Duration = Duration::from_secs(5);
+const ANSWERS: usize = 20;
 const NO_LEADER: &str = "T-001";
 const OUTCOME_UNKNOWN: &str = "T-002";
 
@@ -141,5 +144,56 @@ async fn an_activation_that_was_appended_and_never_committed_does_not_revive_a_d
         ensure!(activations(&reader.history(node).await?).is_empty());
     }
     cluster.state_hashes_agree().await?;
+    cluster.stop().await
+}
+
+/// How packets between two members end.
+#[derive(Clone, Copy, Debug)]
+enum Between {
+    Vanish,
+    /// Connections are reset and refused, as if the other process had gone.
+    Refused,
+}
+
+/// One follower and the leader are cut off from each other, and the third member from nobody. The
+/// follower must not unseat a leader that others hear, whatever it takes for evidence.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_alone_has_lost_the_leader_does_not_unseat_it() -> Result<()> {
+    let Some(cluster) = Cluster::start_on_hosts(3, &[]).await? else {
+        return Ok(());
+    };
+    let hosts = cluster.hosts()?;
+    for between in [Between::Vanish, Between::Refused] {
+        let leader = cluster.leader().await?;
+        let follower = cluster.followers().await?.remove(0);
+        let term = cluster.status(&leader).await?.term;
+        let load = Load::start(&cluster)?;
+        match between {
+            Between::Vanish => hosts.cut(&leader, &follower)?,
+            Between::Refused => {
+                hosts.refuse(&leader, &follower)?;
+                hosts.refuse(&follower, &leader)?;
+            }
+        }
+        while_observing("one follower is cut off", OBSERVED_FOR, async || {
+            let status = cluster.status(&leader).await?;
+            let leads = status.role() == Role::Leader;
+            ensure!(
+                leads && status.term == term,
+                "{between:?}: {leader} led term {term}, now it is {:?} in term {}",
+                status.role(),
+                status.term
+            );
+            Ok(())
+        })
+        .await?;
+        load.answers(ANSWERS, ANSWERED_WITHIN).await?;
+        hosts.heal()?;
+        assert_eq!(cluster.leader().await?, leader, "{between:?}");
+        assert_eq!(cluster.status(&leader).await?.term, term, "{between:?}");
+        let mut recorded = load.stop().await?;
+        println!("{between:?}: {}", recorded.check(&cluster).await?);
+        println!("{between:?}: {}", recorded.linearizable()?);
+    }
     cluster.stop().await
 }

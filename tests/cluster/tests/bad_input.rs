@@ -267,11 +267,11 @@ where
     let mut grpc = Grpc::new(to.clone());
     grpc.ready().await?;
     let codec = ProstCodec::<M, v1::StatusResponse>::default();
-    let path = PathAndQuery::from_static(path);
-    let answered = grpc.unary(Request::new(message), path, codec).await;
+    let asked = PathAndQuery::from_static(path);
+    let answered = grpc.unary(Request::new(message), asked, codec).await;
     answered
         .err()
-        .with_context(|| format!("{path:?} was answered"))
+        .with_context(|| format!("{path} was answered"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

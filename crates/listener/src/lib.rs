@@ -2,6 +2,10 @@
 //! what a caller at the wrong port is told, and why a connection is closed.
 //!
 //! Knows sockets, HTTP versions and bounds. Knows nothing of what is served behind them.
+//!
+//! hyper is driven from here and not by tonic's own server, which bounds neither connections nor the time
+//! of their first bytes, tries again without a pause when none can be accepted, and tells nobody why one
+//! ended, nor whose it was.
 
 mod connection;
 mod door;

@@ -19,8 +19,9 @@ fn fault(found: &Status) -> Option<(Code, Fault)> {
     match found.code() {
         Code::OutOfRange if said.contains("message length too large") => {
             let said = said.trim_start_matches("Error, ");
-            let fault = Fault::new(codes::TOO_LARGE, said)
-                .with_next("send less in one message, or raise message-bytes-max");
+            let fault = Fault::new(codes::TOO_LARGE, said).with_next(
+                "send less in one message; a member takes from clients what message-bytes-max says",
+            );
             Some((Code::ResourceExhausted, fault))
         }
         Code::Internal if is_no_message(said) => {

@@ -319,9 +319,9 @@ async fn a_record_over_the_bound_is_refused() {
     let longer = [longest.as_slice(), &[1]].concat();
     let refused = user.append(&longer).await.unwrap_err();
     assert_eq!(Fault::read(&refused).unwrap().code, "T-007");
-    assert_eq!(
-        user.append(&vec![1; 2 << 20]).await.unwrap_err().code(),
-        Code::OutOfRange
-    );
+    // One that is over the bound of a message does not even get that far.
+    let refused = user.append(&vec![1; 2 << 20]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(Fault::read(&refused).unwrap().code, "T-007");
     running.shutdown().await;
 }

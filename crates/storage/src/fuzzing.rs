@@ -24,18 +24,32 @@ use crate::snapshot::Shelf;
 use crate::snapshot::fuzzing::digest_of;
 use crate::{record_file, table};
 
-/// A file that holds one message, a slot of `FLOOR`, or a row of the log; the first byte says which.
+/// A file that holds one message, a slot of `FLOOR`, or a row of the log; the first byte says which, and
+/// whether the bytes come with a checksum or get the right one here, which no chance would find.
 pub fn disk(data: &[u8]) {
     let Some((which, bytes)) = data.split_first() else {
         return;
     };
-    match which % 5 {
+    match which % 10 {
         0 => record::<Identity>(bytes, *b"TALLYID1"),
         1 => record::<CurrentGeneration>(bytes, *b"TALLYGEN"),
         2 => record::<StoredSnapshot>(bytes, *b"TALLYSNP"),
         3 => log::floor_slot(bytes),
-        _ => log::row(bytes),
+        4 => log::row(bytes),
+        5 => record::<Identity>(&checked(bytes, *b"TALLYID1"), *b"TALLYID1"),
+        6 => record::<CurrentGeneration>(&checked(bytes, *b"TALLYGEN"), *b"TALLYGEN"),
+        7 => record::<StoredSnapshot>(&checked(bytes, *b"TALLYSNP"), *b"TALLYSNP"),
+        8 => log::checked_floor_slot(bytes),
+        _ => log::checked_row(bytes),
     }
+}
+
+/// A record file with these bytes as its message, whatever they are.
+fn checked(message: &[u8], magic: [u8; 8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+    let checksum = crc32c::crc32c(message);
+    let (length, checksum) = (length.to_be_bytes(), checksum.to_be_bytes());
+    [&magic[..], &length, &checksum, message].concat()
 }
 
 fn record<M: Message + Default + PartialEq + Debug>(bytes: &[u8], magic: [u8; 8]) {
@@ -95,10 +109,16 @@ pub fn disk_seeds() -> Vec<Vec<u8>> {
         record(2, record_file::encode(&snapshot, *b"TALLYSNP")),
     ];
     let mut seeds: Vec<Vec<u8>> = records.into_iter().flatten().collect();
-    seeds.push([&[3], log::floor_seed(id, vote.term).as_slice()].concat());
+    let slot = log::floor_seed(id, vote.term);
+    seeds.push([&[3], slot.as_slice()].concat());
+    seeds.push([&[8], &slot[4..]].concat());
     for entry in &entries {
         seeds.extend(log::row_seed(entry).map(|row| [&[4], row.as_slice()].concat()));
+        // Index and message, without the checksum between them.
+        seeds.extend(log::row_seed(entry).map(|row| [&[9], &row[1..9], &row[13..]].concat()));
     }
+    seeds.push([&[5], identity.encode_to_vec().as_slice()].concat());
+    seeds.push([&[7], snapshot.encode_to_vec().as_slice()].concat());
     seeds
 }
 
@@ -421,7 +441,7 @@ mod tests {
 
     #[test]
     fn seeds_are_what_is_really_written() {
-        assert_eq!(disk_seeds().len(), 6);
+        assert_eq!(disk_seeds().len(), 11);
         let identity = &disk_seeds()[0][1..];
         assert!(record_file::decode::<Identity>(identity, *b"TALLYID1").is_ok());
         let directory = tempfile::tempdir().unwrap();

@@ -120,7 +120,8 @@ fn exit_of(error: &Error) -> Exit {
     match error {
         Error::Usage { .. } => Exit::Usage,
         Error::Rejected { code, .. } => match code.as_str() {
-            codes::INVALID_ARGUMENT => Exit::Usage,
+            // The endpoints were given by whoever runs the command.
+            codes::INVALID_ARGUMENT | codes::NOT_SERVED_HERE => Exit::Usage,
             codes::NOT_FOUND => Exit::Broken,
             _ => Exit::Refused,
         },
@@ -177,6 +178,7 @@ mod tests {
             Failure::from(rejected).exit.code()
         };
         assert_eq!(ends(codes::INVALID_ARGUMENT), 2);
+        assert_eq!(ends(codes::NOT_SERVED_HERE), 2);
         assert_eq!(ends(codes::TRANSFER_FAILED), 3);
         assert_eq!(ends(codes::NOT_FOUND), 1);
     }

@@ -114,7 +114,7 @@ async fn a_command_with_only_wrong_endpoints_says_so_at_once() -> Result<()> {
         ] {
             // Its patience would be far longer than the test's.
             let line = [line, &["--timeout", "10m"]].concat();
-            let finished = operator.run(&line).await?.expect_code(1)?;
+            let finished = operator.run(&line).await?.expect_code(2)?;
             let said = finished.said();
             ensure!(said.contains("T-023"), "{line:?}: {said}");
             ensure!(said.contains(&n1.client_address()), "{line:?}: {said}");

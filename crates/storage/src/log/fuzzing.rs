@@ -20,6 +20,13 @@ pub(crate) fn floor_slot(bytes: &[u8]) {
     }
 }
 
+/// A slot with the right checksum before these bytes.
+pub(crate) fn checked_floor_slot(bytes: &[u8]) {
+    if let Some((rest, _)) = bytes.split_first_chunk::<{ SLOT_BYTES - 4 }>() {
+        floor_slot(&[&crc32c::crc32c(rest).to_be_bytes(), &rest[..]].concat());
+    }
+}
+
 pub(crate) fn floor_seed(last: LogId, vote_term: u64) -> Vec<u8> {
     let last = Some(last);
     floor::encode(9, Level { last, vote_term }).to_vec()
@@ -37,6 +44,16 @@ pub(crate) fn row(bytes: &[u8]) {
     };
     let again = entry::decode(&entry::key(index), &written[0].bytes);
     assert_eq!(again, Ok((index, read)));
+}
+
+/// A row with this index, the right checksum, and the rest as its message.
+pub(crate) fn checked_row(bytes: &[u8]) {
+    let Some((index, message)) = bytes.split_first_chunk::<8>() else {
+        return;
+    };
+    let key = entry::key(u64::from_be_bytes(*index));
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&key), message);
+    row(&[&key[..], &checksum.to_be_bytes(), message].concat());
 }
 
 /// The row of an entry that has an id.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use tally_testkit::{Cluster, Load, seed, until};
+use tally_testkit::{Cluster, Load, rounds, seed, until};
 
 const LOADED_WITHIN: Duration = Duration::from_secs(60);
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
@@ -89,7 +89,8 @@ async fn a_member_on_damaged_data_does_not_start_and_can_be_repaired_as_it_says(
     let sound = data.with_extension("sound");
     copy(&data, &sound)?;
 
-    for place in &PLACES {
+    let places = PLACES.iter().cycle().take(PLACES.len() * rounds(1, 10));
+    for place in places {
         fs::remove_dir_all(&data)?;
         copy(&sound, &data)?;
         flip(&data, place, &mut random)?;

@@ -6,28 +6,32 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 use tally_testkit::{
-    AnswerExt, Call, Cluster, Mode, Proxy, Requester, grow, send_until_answered, until,
+    AnswerExt, Call, Cluster, Mode, Proxy, Requester, grow, rounds, seed, send_until_answered,
+    until,
 };
 
 const WITHIN: Duration = Duration::from_secs(60);
 /// Commands of a good kilobyte: the snapshot has several chunks of a megabyte.
 const COMMANDS: usize = 3_000;
-/// What passes of a snapshot before it is interrupted.
-const MIDDLE_BYTES: u64 = 2 << 20;
+/// What passes of a snapshot before it is interrupted: more than a chunk, less than the whole.
+const MIDDLE_BYTES: std::ops::Range<u64> = 1_200_000..2_800_000;
 const RECEIVER: &str = "n3";
 
 /// A cluster whose third member is reached through a proxy only.
 struct Scene {
     cluster: Cluster,
     proxy: Proxy,
+    random: SmallRng,
 }
 
 /// Where the receiver stands: last applied entry and state hash.
 type Position = (u64, Vec<u8>);
 
 impl Scene {
-    async fn set() -> Result<Self> {
+    async fn set(random: SmallRng) -> Result<Self> {
         let arguments = ["--snapshot-entries", "300", "--keep-entries", "10"];
         let mut cluster = Cluster::prepare(3, &arguments)?;
         let proxy = Proxy::before(&cluster.member(RECEIVER)?.peer_address()).await?;
@@ -36,7 +40,11 @@ impl Scene {
         if cluster.leader().await? == RECEIVER {
             cluster.transfer_leader("n1").await?;
         }
-        Ok(Self { cluster, proxy })
+        Ok(Self {
+            cluster,
+            proxy,
+            random,
+        })
     }
 
     /// Kills the receiver and writes until the others no longer have the log that it misses.
@@ -56,9 +64,14 @@ impl Scene {
         Ok(())
     }
 
+    /// Somewhere in the middle of the snapshot that comes next, in bytes that the proxy has seen.
+    fn middle(&mut self) -> u64 {
+        self.proxy.request_bytes() + self.random.random_range(MIDDLE_BYTES)
+    }
+
     /// From now on a snapshot stops in its middle.
-    fn hold(&self) {
-        let middle = self.proxy.request_bytes() + MIDDLE_BYTES;
+    fn hold(&mut self) {
+        let middle = self.middle();
         self.proxy.set(Mode::HoldRequestsAt(middle));
     }
 
@@ -132,7 +145,14 @@ fn bytes_below(directory: &Path, prefix: &str) -> Result<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupted_or_changed_snapshot_is_never_installed_half() -> Result<()> {
-    let mut scene = Scene::set().await?;
+    let mut random = SmallRng::seed_from_u64(seed()?);
+    for _ in 0..rounds(1, 5) {
+        interrupted_and_changed(Scene::set(random.fork()).await?).await?;
+    }
+    Ok(())
+}
+
+async fn interrupted_and_changed(mut scene: Scene) -> Result<()> {
     let leader = scene.cluster.leader().await?;
     let address = scene.cluster.address(&leader)?;
     let (call, revision) = activation(&address).await?;
@@ -159,7 +179,7 @@ async fn an_interrupted_or_changed_snapshot_is_never_installed_half() -> Result<
     scene.nothing_installed(&before).await?;
 
     // One bit is flipped on the way. It is found, and the snapshot is sent again.
-    let middle = scene.proxy.request_bytes() + MIDDLE_BYTES;
+    let middle = scene.middle();
     scene.proxy.set(Mode::FlipTextAfter(middle));
     until("the digest is found wrong", WITHIN, async || {
         let log = scene.cluster.member(RECEIVER)?.log();

@@ -47,6 +47,7 @@ pub(super) fn open(
         false => OpenError::damaged(path.clone(), name, error.into_string()),
     })?;
     let damaged = |why: String| OpenError::damaged(path.clone(), name, why);
+    rocks::read_all(&db).map_err(damaged)?;
     let purged: Option<LogId> = row::message(&db, row::PURGED, "the purged id").map_err(damaged)?;
     let vote: Option<Vote> = row::message(&db, row::VOTE, "the vote").map_err(damaged)?;
     let committed = row::message(&db, row::COMMITTED, "the committed id").map_err(damaged)?;

@@ -286,6 +286,30 @@ fn a_flipped_bit_is_no_torn_tail_although_a_power_loss_took_the_floor_back() {
 }
 
 #[test]
+fn a_damaged_table_is_found_although_all_that_is_in_it_was_purged() {
+    let scratch = tempfile::tempdir().unwrap();
+    let member = Member::open(scratch.path());
+    member.append(&history());
+    member.append(&more(17..200));
+    member.replay();
+    drop(member.state.build_snapshot().unwrap());
+    drop(member);
+    // What was in the write-ahead log is a table now.
+    let member = Member::open(scratch.path());
+    let (done, purged) = outcome();
+    member.log.purge(id(199), done);
+    wait(&purged).unwrap();
+    drop(member);
+    let table = files_below(&scratch.path().join("log"))
+        .into_iter()
+        .find(|file| file.extension().is_some_and(|extension| extension == "sst"))
+        .unwrap();
+    flip(&table, 8 * 100);
+    let refused = content(scratch.path()).expect_err("the table is damaged");
+    assert!(refused.contains(".sst"), "{refused}");
+}
+
+#[test]
 fn what_refuses_a_start_leaves_the_directory_as_it_is() {
     let scratch = tempfile::tempdir().unwrap();
     let (killed, _) = directories(scratch.path());

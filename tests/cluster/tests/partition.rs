@@ -45,11 +45,18 @@ async fn minority_side(cluster: &Cluster, cut_off: &str, number: usize) -> Resul
     let revision = activated.applied().context("it was not activated")?;
     let led = cluster.leader().await? == cut_off;
 
+    let stale = Reader::stale(&alone).await?;
+    let fresh = Reader::linearizable(&alone).await?;
+    let fresh = fresh.within(NOT_ANSWERED_WITHIN);
+
     cluster.hosts()?.isolate(cut_off)?;
     let own = (node, incarnation);
     let doubtful = owner.set_own_state_call(own, owner.marker(), StorageState::ReadOnly);
-    let code = not_answered(&alone, &doubtful).await?;
-    // A leader that does not know yet has appended it; so may have the leader that it was passed to.
+    // At once, while a leader cannot know yet that it is alone and nobody else leads. It has appended
+    // the command; so may have the leader that a follower passes it to.
+    let (read, code) = tokio::join!(fresh.node(&name), not_answered(&alone, &doubtful));
+    ensure!(read.is_err(), "a minority answered a fresh read: {read:?}");
+    let code = code?;
     ensure!(code == OUTCOME_UNKNOWN, "in doubt, and yet {code}");
 
     // The others go on.
@@ -62,10 +69,6 @@ async fn minority_side(cluster: &Cluster, cut_off: &str, number: usize) -> Resul
     ensure!(changed.applied().is_some(), "{changed:?}");
 
     // By now it knows that it is alone: nothing more is appended, and it says so.
-    let stale = Reader::stale(&alone).await?;
-    let fresh = Reader::linearizable(&alone)
-        .await?
-        .within(NOT_ANSWERED_WITHIN);
     let refused = owner.register_call(&format!("{name}-refused"), None);
     until("a write is not accepted", ANSWERED_WITHIN, async || {
         let code = not_answered(&alone, &refused).await?;

@@ -152,7 +152,7 @@ impl Disk {
 
     fn free_kib(&self) -> Result<u64> {
         let found = rustix::fs::statvfs(&self.at)?;
-        Ok(found.f_bavail * found.f_frsize >> 10)
+        Ok((found.f_bavail * found.f_frsize) >> 10)
     }
 
     /// The loop device's name, such as `loop3`.

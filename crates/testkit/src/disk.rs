@@ -97,7 +97,9 @@ impl Disk {
     pub fn copy(&self) -> Result<Copy> {
         let image = self.image.as_deref().context("no image")?;
         let device = self.device()?;
-        let copy = image.with_extension("copy");
+        let names = ["image", "copy"];
+        let other = names.iter().find(|name| !image.ends_with(name));
+        let copy = self.own.path().join(other.context("no name for a copy")?);
         for _ in 0..COPIES_MAX {
             let before = Activity::of(&device)?;
             run("cp", &["--sparse=always", text(image)?, text(&copy)?])?;
@@ -152,7 +154,7 @@ impl Disk {
 
     fn free_kib(&self) -> Result<u64> {
         let found = rustix::fs::statvfs(&self.at)?;
-        Ok(found.f_bavail * found.f_frsize >> 10)
+        Ok((found.f_bavail * found.f_frsize) >> 10)
     }
 
     /// The loop device's name, such as `loop3`.

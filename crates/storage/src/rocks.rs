@@ -97,6 +97,10 @@ pub(crate) fn bounded_by(until: Vec<u8>) -> ReadOptions {
 
 /// Reads of everything, once: the cache keeps what it has. Rows that a deleted range hides are read as
 /// well, so that no block is left out.
+#[expect(
+    deprecated,
+    reason = "it still works, and there is no other way to read what is hidden"
+)]
 pub(crate) fn once() -> ReadOptions {
     let mut options = ReadOptions::default();
     options.set_ignore_range_deletions(true);

@@ -97,7 +97,9 @@ impl Disk {
     pub fn copy(&self) -> Result<Copy> {
         let image = self.image.as_deref().context("no image")?;
         let device = self.device()?;
-        let copy = image.with_extension("copy");
+        let names = ["image", "copy"];
+        let other = names.iter().find(|name| !image.ends_with(name));
+        let copy = self.own.path().join(other.context("no name for a copy")?);
         for _ in 0..COPIES_MAX {
             let before = Activity::of(&device)?;
             run("cp", &["--sparse=always", text(image)?, text(&copy)?])?;

@@ -368,7 +368,7 @@ mod tests {
         client.write_all(b"two").await?;
         proxy.request_bytes_above(5, SOON).await?;
         assert_eq!(*seen.borrow(), 3);
-        proxy.set(Mode::FlipTextAfter(7));
+        proxy.set(Mode::FlipTextAfter(6));
         let mut two = [0; 3];
         timeout(SOON, client.read_exact(&mut two)).await??;
         assert_eq!(&two, b"two");

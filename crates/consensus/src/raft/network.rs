@@ -211,10 +211,9 @@ impl NetSnapshot<TypeConfig> for NetworkLink {
                 timeout,
             }));
         };
-        if let Err(error) = &sent {
-            tracing::warn!(target = self.target, %error, "a snapshot was not taken over");
-        }
-        if let Err(LinkError::Refused(_)) = sent {
+        // A member that cannot be reached is tried again and again, and said so once elsewhere.
+        if let Err(LinkError::Refused(why)) = &sent {
+            tracing::warn!(member = self.target, why, "a snapshot was refused");
             let (state, refused) = (self.state.clone(), snapshot.snapshot);
             tokio::task::spawn_blocking(move || state.refused_elsewhere(&refused));
         }

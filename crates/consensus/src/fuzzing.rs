@@ -54,7 +54,7 @@ fn append_response(bytes: &[u8]) {
     };
     if let Ok(understood) = raft::append_result(message) {
         let written = raft::append_result_message(understood);
-        let again = raft::append_result(written.clone());
+        let again = raft::append_result(written);
         assert_eq!(again.map(raft::append_result_message).ok(), Some(written));
     }
 }
@@ -65,7 +65,7 @@ fn vote_request(bytes: &[u8]) {
     };
     if let Ok(understood) = raft::vote_request(message) {
         let written = raft::vote_request_message(&understood);
-        let again = raft::vote_request(written.clone());
+        let again = raft::vote_request(written);
         let again = again.map(|again| raft::vote_request_message(&again));
         assert_eq!(again.ok(), Some(written));
     }
@@ -77,7 +77,7 @@ fn vote_response(bytes: &[u8]) {
     };
     if let Ok(understood) = raft::vote_response(message) {
         let written = raft::vote_response_message(&understood);
-        let again = raft::vote_response(written.clone());
+        let again = raft::vote_response(written);
         let again = again.map(|again| raft::vote_response_message(&again));
         assert_eq!(again.ok(), Some(written));
     }

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -55,6 +55,8 @@ enum Opened {
     Silent,
     /// It said too little for too long.
     Late(usize),
+    /// It said too little and that no more comes.
+    Cut(usize),
     /// The connection broke, or the process ends.
     Over,
 }
@@ -87,6 +89,10 @@ impl Connection {
                     format!("it sent {bytes} bytes in {OPENING_WITHIN:?}, too few for a request");
                 self.notes.closed(self.from, &why);
             }
+            (Opened::Cut(bytes), _) => {
+                let why = format!("it ended after {bytes} bytes, too few for a request");
+                self.notes.closed(self.from, &why);
+            }
             (Opened::Silent | Opened::Over, _) => {
                 tracing::debug!(from = %self.from, "a connection ended before it began");
             }
@@ -97,7 +103,7 @@ impl Connection {
     async fn open(&self) -> Opened {
         let until = Instant::now() + OPENING_WITHIN;
         let mut bytes = [0; PREFACE.len()];
-        let mut seen = 0;
+        let (mut seen, mut ended) = (0, false);
         loop {
             let looked = tokio::select! {
                 looked = timeout_at(until, self.stream.peek(&mut bytes)) => looked,
@@ -114,6 +120,15 @@ impl Connection {
             }
             if Instant::now() >= until {
                 return Opened::Late(found);
+            }
+            if ended {
+                return Opened::Cut(found);
+            }
+            // Once no more can come, one more look sees everything.
+            let ready = self.stream.ready(Interest::READABLE).await;
+            ended = ready.is_ok_and(|ready| ready.is_read_closed());
+            if ended {
+                continue;
             }
             // What was looked at is still there, so the next look would not wait for more.
             if found == seen || seen == 0 {

@@ -313,11 +313,11 @@ async fn what_cannot_be_is_refused_with_its_code_and_changes_nothing() -> Result
         let status = raw(&to, "/tally.v1.Nodes/Forget", v1::StatusRequest {}).await?;
         assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
         refused_as(&status, "T-023", "does not have the called method")?;
-        let ask = v1::GetRequest {
+        let ask = v1::ListRequest {
             consistency: 9,
-            ..v1::GetRequest::default()
+            ..v1::ListRequest::default()
         };
-        let status = NodesClient::new(to.clone()).get(ask).await;
+        let status = NodesClient::new(to.clone()).list(ask).await;
         let status = status.err().context("consistency 9 was answered")?;
         refused_as(&status, "T-004", "consistency: found 9")?;
     }

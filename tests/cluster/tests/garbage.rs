@@ -169,7 +169,8 @@ async fn garbage_on_every_port_is_closed_with_a_reason_and_leaves_no_trace() -> 
     let cluster = Cluster::start(3).await?;
     let leader = cluster.leader().await?;
     let address = cluster.address(&leader)?;
-    let log_server = LogServer::new("ls1", cluster.operator())?.serve().await?;
+    let disk = LogServer::new("ls1", cluster.operator())?;
+    let log_server = disk.serve().await?;
     log_server.append(1, b"before").await??;
     let before = cluster.state_hashes_agree().await?;
     let term = cluster.status(&leader).await?.term;

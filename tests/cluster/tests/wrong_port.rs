@@ -77,7 +77,8 @@ async fn a_grpc_call_to_another_port_is_told_which_one_to_call() -> Result<()> {
         .await;
     told(asked, "the http port of n1", &peers)?;
 
-    let log_server = LogServer::new("ls1", cluster.operator())?.serve().await?;
+    let disk = LogServer::new("ls1", cluster.operator())?;
+    let log_server = disk.serve().await?;
     let asked = ClusterClient::new(channel(log_server.address()).await?)
         .status(v1::StatusRequest {})
         .await;
@@ -154,7 +155,8 @@ async fn plain_http_on_a_grpc_port_is_told_where_http_is() -> Result<()> {
         );
     }
 
-    let log_server = LogServer::new("ls1", cluster.operator())?.serve().await?;
+    let disk = LogServer::new("ls1", cluster.operator())?;
+    let log_server = disk.serve().await?;
     let answer = get(log_server.address(), "/").await?;
     assert_eq!(answer.status, 421, "{answer:?}");
     ensure!(answer.body.contains("log server ls1"), "{answer:?}");

@@ -320,10 +320,16 @@ async fn a_restarted_replica_goes_on_where_it_was() {
     assert_eq!(revision, since);
     // A disabled node stays one: the transition is in the log, not in memory.
     let disable = tagged(session, 2, set_state(1, StorageState::Disabled, *revision));
-    cluster.replica(2).propose(disable, soon()).await.unwrap();
-    cluster.restart(2).await;
+    let leader = cluster.leader().await;
+    let follower = (leader + 1) % 3;
+    cluster
+        .replica(follower)
+        .propose(disable, soon())
+        .await
+        .unwrap();
+    cluster.restart(leader).await;
     let read = cluster
-        .replica(2)
+        .replica(leader)
         .read(Consistency::Linearizable, soon())
         .await
         .unwrap();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, future};
 use tally_consensus::{Answers, LinkError, Member, PeerLink, Presence, Replica, Transport};
 use tally_model::MemberId;
 use tally_proto::peer;
@@ -149,14 +149,19 @@ impl WireLink {
         .boxed()
     }
 
+    /// Answers of `target`, until the link is cut or the target has stopped, as a process does that
+    /// ends.
     fn stream<T: Send + 'static>(
         &self,
+        target: Replica,
         answers: BoxStream<'static, Result<T, LinkError>>,
     ) -> Answers<T> {
         let broken = Err(LinkError::Broken("cut".to_owned()));
+        let cut = self.clone().until_cut().boxed();
+        let stopped = async move { target.halted().await }.boxed();
         answers
-            .take_until(self.clone().until_cut())
-            .chain(futures::stream::once(std::future::ready(broken)))
+            .take_until(future::select(cut, stopped))
+            .chain(futures::stream::once(future::ready(broken)))
             .boxed()
     }
 }
@@ -169,7 +174,7 @@ impl PeerLink for WireLink {
             (false, true) => Presence::Unknown,
             (false, false) => Presence::Listening,
         };
-        std::future::ready(presence).boxed()
+        future::ready(presence).boxed()
     }
 
     fn append(
@@ -177,7 +182,12 @@ impl PeerLink for WireLink {
         requests: BoxStream<'static, peer::AppendRequest>,
     ) -> BoxFuture<'_, Result<Answers<peer::AppendResponse>, LinkError>> {
         let requests = requests.take_until(self.clone().until_cut());
-        async move { Ok(self.stream(self.target()?.on_append(requests))) }.boxed()
+        async move {
+            let target = self.target()?;
+            let answers = target.on_append(requests);
+            Ok(self.stream(target, answers))
+        }
+        .boxed()
     }
 
     fn vote(
@@ -214,8 +224,9 @@ impl PeerLink for WireLink {
     ) -> BoxFuture<'_, Result<Answers<peer::ForwardResponse>, LinkError>> {
         let requests = requests.take_until(self.clone().until_cut());
         async move {
-            let answers = self.target()?.on_forward(requests);
-            Ok(self.stream(answers.map(Ok).boxed()))
+            let target = self.target()?;
+            let answers = target.on_forward(requests);
+            Ok(self.stream(target, answers.map(Ok).boxed()))
         }
         .boxed()
     }

@@ -1,13 +1,13 @@
 //! The replicated state on disk: what applying the raft log, entry by entry, has come to.
 //!
-//! Each entry is one atomic RocksDB batch: its effects, its outcome, and where the state then
-//! stands in the log. The write-ahead log is off: after a crash the state is that of the last
-//! flush, and the raft log, purged only up to what a snapshot made durable, is applied again from
-//! there.
+//! Entries that are applied together are one atomic RocksDB batch: their effects, their outcomes, and
+//! where the state then stands in the log. The write-ahead log is off: after a crash the state is
+//! that of the last flush, and the raft log, purged only up to what a snapshot made durable, is
+//! applied again from there.
 //!
 //! Knows nothing of what a command means (`tally_model::apply` does) and nothing of consensus.
 
-mod effects;
+mod batch;
 mod generation;
 mod view;
 
@@ -17,9 +17,8 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use tally_model::{Answer, Request, Stamp};
-use tally_proto::storage::log_entry::Payload;
-use tally_proto::storage::{AppliedState, LogEntry, LogId, Membership, Proposal, SnapshotMeta};
+use tally_model::Answer;
+use tally_proto::storage::{AppliedState, LogEntry, LogId, SnapshotMeta};
 
 pub(crate) use generation::{check, position};
 pub use view::StateView;
@@ -28,7 +27,7 @@ use crate::directory::{DirectoryLock, OpenError};
 use crate::failure::{Failure, OnFailure, lock};
 use crate::snapshot::{Shelf, Snapshot, SnapshotReceiver};
 use crate::{rocks, torn};
-use effects::Effects;
+use batch::{Batch, NotApplied};
 use generation::{Generation, Generations};
 
 /// State hashes remembered for comparison with other members.
@@ -72,15 +71,23 @@ struct Position {
 }
 
 impl Position {
-    fn move_to(&mut self, applied: AppliedState, hash: u128) {
-        if let Some(id) = applied.last_applied {
+    /// Moves on by entries, after each of which the state had a hash.
+    fn move_through(&mut self, applied: AppliedState, hashes: &[(u64, u128)]) {
+        for &(index, hash) in hashes {
             if self.recent.len() == RECENT_HASHES_MAX {
                 self.recent.pop_front();
             }
-            self.recent.push_back((id.index, hash));
+            self.recent.push_back((index, hash));
+            self.hash = hash;
         }
         self.applied = applied;
+    }
+
+    /// Moves to where a whole state stands.
+    fn move_to(&mut self, applied: AppliedState, hash: u128) {
+        let at = applied.last_applied.map(|id| (id.index, hash));
         self.hash = hash;
+        self.move_through(applied, at.as_slice());
     }
 }
 
@@ -163,67 +170,51 @@ impl StateStore {
         lock(&self.shared.position).applied.clone()
     }
 
-    /// Applies one entry, which must come after the last applied one; the answer is there for
-    /// proposals. Visible at once, on disk after the next flush or snapshot. An error means that
-    /// the state has failed, except for an entry that was applied already.
+    /// Applies one entry. See [`StateStore::apply_all`].
+    ///
+    /// # Errors
+    /// As for [`StateStore::apply_all`].
     pub fn apply(&self, entry: &LogEntry) -> io::Result<Option<Answer>> {
+        let answers = self.apply_all(std::slice::from_ref(entry))?;
+        Ok(answers.into_iter().next().flatten())
+    }
+
+    /// Applies entries in their order, the first of which must come after the last applied one. Gives
+    /// an answer for each; there is one for proposals. All of them become visible at once; they are on
+    /// disk after the next flush or snapshot.
+    ///
+    /// # Errors
+    /// An error means that nothing of it was applied and that the state has failed, except for an
+    /// entry that was applied already (`InvalidInput`).
+    pub fn apply_all(&self, entries: &[LogEntry]) -> io::Result<Vec<Option<Answer>>> {
         let shared = &*self.shared;
         let _changing = lock(&shared.changing);
         shared.failure.check()?;
-        let (mut applied, hash) = {
+        let (applied, hash) = {
             let position = lock(&shared.position);
             (position.applied.clone(), position.hash)
         };
-        let id = entry.id.ok_or_else(|| {
-            shared
-                .failure
-                .fail("an entry without an id is to be applied")
-        })?;
-        if let Some(last) = applied.last_applied.filter(|last| last.index >= id.index) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!(
-                    "entry {} is to be applied, and {} was applied already",
-                    id.index, last.index
-                ),
-            ));
-        }
-        applied.last_applied = Some(id);
         let generation = shared.generation();
         let view = StateView::new(generation.db().snapshot());
-        let mut effects = Effects::new(&view);
-        let answer = match &entry.payload {
-            Some(Payload::Proposal(proposal)) => Some(
-                decide(&view, &mut effects, id.index, proposal)
-                    .map_err(|what| shared.failure.fail(what))?,
-            ),
-            Some(Payload::Membership(membership)) => {
-                set_membership(&mut applied, id, membership);
-                None
+        let mut batch = Batch::new(view, applied, hash);
+        let mut answers = Vec::with_capacity(entries.len());
+        for entry in entries {
+            match batch.apply(entry) {
+                Ok(answer) => answers.push(answer),
+                Err(NotApplied::Already(what)) => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+                }
+                Err(NotApplied::Failed(what)) => return Err(shared.failure.fail(what)),
             }
-            Some(Payload::Blank(_)) => None,
-            None => {
-                let what = format!(
-                    "entry {} has a payload that this version does not know",
-                    id.index
-                );
-                return Err(shared.failure.fail(what));
-            }
-        };
-        let (batch, hash) = effects.finish(&applied, hash);
-        if let Some(what) = view.into_broken() {
-            return Err(shared.failure.fail(what));
         }
-        generation
-            .db()
-            .write_opt(batch, &rocks::unlogged())
-            .map_err(|error| {
-                shared
-                    .failure
-                    .fail(format!("the state cannot be written: {error}"))
-            })?;
-        lock(&shared.position).move_to(applied, hash);
-        Ok(answer)
+        let ready = batch.finish();
+        let written = generation.db().write_opt(ready.rows, &rocks::unlogged());
+        written.map_err(|error| {
+            let what = format!("the state cannot be written: {error}");
+            shared.failure.fail(what)
+        })?;
+        lock(&shared.position).move_through(ready.applied, &ready.hashes);
+        Ok(answers)
     }
 
     /// Shows the state, as it stands after one entry, to a closure. Cheap: takes no lock that apply
@@ -397,39 +388,6 @@ impl fmt::Debug for StateStore {
             .field("state_hash", &self.state_hash())
             .finish_non_exhaustive()
     }
-}
-
-/// Runs the state machine for one proposal.
-fn decide(
-    view: &StateView<'_>,
-    effects: &mut Effects<'_>,
-    index: u64,
-    proposal: &Proposal,
-) -> Result<Answer, String> {
-    let request = proposal
-        .request
-        .clone()
-        .ok_or_else(|| format!("entry {index} holds no request"))?;
-    let request = Request::try_from(request)
-        .map_err(|error| format!("entry {index} cannot be decoded: {error}"))?;
-    let stamp = Stamp {
-        index,
-        unix_ms: proposal.unix_ms,
-    };
-    let (answer, changes) = tally_model::apply(view, stamp, &request);
-    // A view that broke has shown things that do not stand; what came of them is not written.
-    if let Some(what) = view.broken() {
-        return Err(what);
-    }
-    for change in &changes {
-        change.write_to(effects);
-    }
-    Ok(answer)
-}
-
-fn set_membership(applied: &mut AppliedState, id: LogId, membership: &Membership) {
-    applied.membership_at = Some(id);
-    applied.membership = Some(membership.clone());
 }
 
 /// Refuses a snapshot whose content is not what its metadata says.

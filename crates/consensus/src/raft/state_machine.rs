@@ -2,9 +2,10 @@
 
 use std::io;
 
-use futures::{Stream, TryStreamExt};
+use futures::stream::TryReadyChunksError;
+use futures::{Stream, StreamExt, TryStreamExt};
+use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use openraft::{EntryPayload, OptionalSend};
 use tally_model::Revision;
 use tally_storage::{Snapshot, StateStore};
 use tokio::sync::watch;
@@ -12,8 +13,8 @@ use tokio::sync::watch;
 use super::{LogId, StoredMembership, TypeConfig, convert};
 use crate::status::AppliedMark;
 
-/// Entries that are applied before readers are told.
-const UNTOLD_MAX: usize = 256;
+/// Entries that are applied together. All of them are answered after the last one.
+const TOGETHER_MAX: usize = 256;
 
 type Meta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
 type SnapshotOf = openraft::type_config::alias::SnapshotOf<TypeConfig, Snapshot>;
@@ -92,30 +93,26 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         convert::applied(&self.state.applied()).map_err(io::Error::other)
     }
 
-    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
-        // Readers are told once for many; proposers one by one, or they would wait for ever.
-        let mut untold = 0;
-        while let Some((entry, responder)) = entries.try_next().await? {
-            let expects_answer = matches!(entry.payload, EntryPayload::Normal(_));
-            let answer = self.state.apply(&convert::entry_message(entry))?;
-            debug_assert_eq!(
-                expects_answer,
-                answer.is_some(),
-                "only proposals are answered"
-            );
-            if let Some(responder) = responder {
-                responder.send(answer);
-            }
-            untold += 1;
-            if untold == UNTOLD_MAX {
-                untold = 0;
-                self.publish();
+        let mut ready = entries.try_ready_chunks(TOGETHER_MAX);
+        while let Some(together) = ready.next().await {
+            let (entries, responders): (Vec<_>, Vec<_>) = together
+                .map_err(|TryReadyChunksError(_, error)| error)?
+                .into_iter()
+                .map(|(entry, responder)| (convert::entry_message(entry), responder))
+                .unzip();
+            let answers = self.state.apply_all(&entries)?;
+            // Who was answered must find it in what is read next.
+            self.publish();
+            for (responder, answer) in responders.into_iter().zip(answers) {
+                if let Some(responder) = responder {
+                    responder.send(answer);
+                }
             }
         }
-        self.publish();
         Ok(())
     }
 

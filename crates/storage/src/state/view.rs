@@ -1,8 +1,11 @@
 //! Reading the state as it stood after one entry.
 
 use std::cell::RefCell;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use itertools::{EitherOrBoth, Itertools};
 use prost::Message;
 use rocksdb::{Direction, IteratorMode, Snapshot};
 use tally_model::{
@@ -24,6 +27,8 @@ use crate::table::{
 /// gives from then on means nothing, and whoever made the view throws the closure's result away.
 pub struct StateView<'a> {
     snapshot: Snapshot<'a>,
+    /// Rows laid over the snapshot, by key; `None` hides one. Empty except while entries are applied.
+    waiting: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// The first read that failed.
     broken: RefCell<Option<String>>,
 }
@@ -32,8 +37,21 @@ impl<'a> StateView<'a> {
     pub(super) fn new(snapshot: Snapshot<'a>) -> Self {
         Self {
             snapshot,
+            waiting: BTreeMap::new(),
             broken: RefCell::new(None),
         }
+    }
+
+    /// Shows another value, or none, in a row from now on.
+    pub(super) fn lay_over(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.waiting.insert(key, value);
+    }
+
+    /// The rows laid over, by key.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (&Vec<u8>, Option<&Vec<u8>>)> {
+        self.waiting
+            .iter()
+            .map(|(key, value)| (key, value.as_ref()))
     }
 
     /// The first read that failed, if one did.
@@ -181,11 +199,18 @@ impl<'a> StateView<'a> {
     }
 
     fn row<T>(&self, key: &[u8], decode: impl FnOnce(&[u8]) -> Result<T, String>) -> Option<T> {
+        let decoded = |value: &[u8]| {
+            let decoded = decode(value);
+            decoded
+                .map_err(|error| self.break_off(&describe(key), &error))
+                .ok()
+        };
+        if let Some(waiting) = self.waiting.get(key) {
+            return waiting.as_deref().and_then(decoded);
+        }
         match self.snapshot.get_pinned(key) {
             Ok(None) => None,
-            Ok(Some(value)) => decode(&value)
-                .map_err(|error| self.break_off(&describe(key), &error))
-                .ok(),
+            Ok(Some(value)) => decoded(&value),
             Err(error) => {
                 self.break_off(&describe(key), error.as_ref());
                 None
@@ -206,7 +231,21 @@ impl<'a> StateView<'a> {
             return found;
         }
         let mode = IteratorMode::From(&from, Direction::Forward);
-        let rows = self.snapshot.iterator_opt(mode, rocks::bounded_by(until));
+        let range = from.clone()..until.clone();
+        let stored = self.snapshot.iterator_opt(mode, rocks::bounded_by(until));
+        let rows = stored.merge_join_by(self.waiting.range(range), |stored, (waiting, _)| {
+            // An error comes first: what would follow it is unknown.
+            stored
+                .as_ref()
+                .map_or(Ordering::Less, |(key, _)| (**key).cmp(waiting.as_slice()))
+        });
+        let rows = rows.filter_map(|row| match row {
+            EitherOrBoth::Left(stored) => Some(stored),
+            EitherOrBoth::Right((key, value)) | EitherOrBoth::Both(_, (key, value)) => {
+                let value = value.as_deref()?;
+                Some(Ok((key.as_slice().into(), value.into())))
+            }
+        });
         for row in rows.take(limit) {
             match row {
                 Ok((key, value)) => match decode(&key, &value) {

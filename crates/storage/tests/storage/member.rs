@@ -16,6 +16,9 @@ use tally_storage::{
 /// Far longer than any write takes; a test that waits so long has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Entries that are applied together after a restart.
+const TOGETHER: usize = 7;
+
 pub(crate) struct Member {
     pub(crate) directory: DataDir,
     pub(crate) log: LogStore,
@@ -72,9 +75,9 @@ impl Member {
             .last_applied
             .map_or(0, |id| id.index + 1);
         let entries = self.log.read(from..u64::MAX, usize::MAX).unwrap();
-        entries
-            .iter()
-            .map(|entry| self.state.apply(entry).expect("the entry is applied"))
+        let together = entries.chunks(TOGETHER);
+        together
+            .flat_map(|entries| self.state.apply_all(entries).expect("they are applied"))
             .collect()
     }
 }

@@ -130,20 +130,31 @@ proptest! {
             whole.state.apply(entry).unwrap();
         }
         transfer(&whole, &behind, chunk_bytes);
-        for entry in after {
-            let expected = whole.state.apply(entry).unwrap();
-            prop_assert_eq!(behind.state.apply(entry).unwrap(), expected);
-        }
+        let one_by_one = after.iter().map(|entry| whole.state.apply(entry).unwrap());
+        let expected: Vec<_> = one_by_one.collect();
+        prop_assert_eq!(behind.state.apply_all(after).unwrap(), expected);
+        let latest = |state: &tally_storage::StateStore| {
+            let hashes = state.recent_hashes().into_iter().rev();
+            hashes.take(after.len()).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(latest(&behind.state), latest(&whole.state));
         prop_assert_eq!(everything(&behind.state), everything(&whole.state));
+        prop_assert_eq!(whole.state.computed_hash().unwrap(), whole.state.state_hash().1);
     }
 
     #[test]
-    fn the_disk_gives_what_memory_gives(steps in prop::collection::vec(step(), 1..60)) {
+    fn the_disk_gives_what_memory_gives(
+        steps in prop::collection::vec(step(), 1..60),
+        together in 1..20_usize,
+    ) {
         let directory = tempfile::tempdir().unwrap();
         let member = Member::open(directory.path());
         let mut memory = MemoryState::default();
-        for (index, entry) in (0..).zip(log(&steps)) {
-            let answer = member.state.apply(&entry).unwrap();
+        let entries = log(&steps);
+        let answers = entries
+            .chunks(together)
+            .flat_map(|entries| member.state.apply_all(entries).unwrap());
+        for ((index, entry), answer) in (0..).zip(&entries).zip(answers) {
             if let Some(tally_proto::storage::log_entry::Payload::Proposal(proposal)) = &entry.payload {
                 let request = Request::try_from(proposal.request.clone().unwrap()).unwrap();
                 let expected = memory.apply(Stamp { index, unix_ms: proposal.unix_ms }, &request);

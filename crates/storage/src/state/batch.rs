@@ -1,0 +1,223 @@
+//! Entries that are applied together: what they write waits in memory, seen by the entries after
+//! them, until one write takes all of it.
+
+use prost::Message;
+use rocksdb::WriteBatch;
+use tally_model::{
+    Answer, Claim, Globals, HistoryEntry, Node, Request, Sequence, Session, SessionId, Stamp,
+    StoredOutcome, Tables, View,
+};
+use tally_proto::storage::log_entry::Payload;
+use tally_proto::storage::{AppliedState, LogEntry, LogId, Membership, Proposal};
+
+use super::view::StateView;
+use crate::table::{
+    self, applied, claim, globals, history, node, node_history, node_name, outcome, session,
+    session_use, state_hash,
+};
+
+/// Why an entry was not applied.
+pub(super) enum NotApplied {
+    /// It does not come after the last applied one.
+    Already(String),
+    /// It cannot be applied by this version, or the state cannot be read.
+    Failed(String),
+}
+
+impl From<String> for NotApplied {
+    fn from(what: String) -> Self {
+        Self::Failed(what)
+    }
+}
+
+/// What several entries make of a state that stands still.
+pub(super) struct Batch<'a> {
+    view: StateView<'a>,
+    applied: AppliedState,
+    hash: u128,
+    hash_before: u128,
+    /// The state hash after each entry, by index.
+    hashes: Vec<(u64, u128)>,
+}
+
+/// A batch that is ready to be written.
+pub(super) struct Ready {
+    pub(super) rows: WriteBatch,
+    pub(super) applied: AppliedState,
+    pub(super) hashes: Vec<(u64, u128)>,
+}
+
+impl<'a> Batch<'a> {
+    /// Begins on the state that `view` shows, which stands at `applied` with this hash.
+    pub(super) fn new(view: StateView<'a>, applied: AppliedState, hash: u128) -> Self {
+        Self {
+            view,
+            applied,
+            hash,
+            hash_before: hash,
+            hashes: Vec::new(),
+        }
+    }
+
+    /// Applies the next entry; the answer is there for proposals. After an error the batch is of no
+    /// use any more.
+    pub(super) fn apply(&mut self, entry: &LogEntry) -> Result<Option<Answer>, NotApplied> {
+        let id = entry
+            .id
+            .ok_or_else(|| "an entry without an id is to be applied".to_owned())?;
+        let last = self.applied.last_applied;
+        if let Some(last) = last.filter(|last| last.index >= id.index) {
+            return Err(NotApplied::Already(format!(
+                "entry {} is to be applied, and {} was applied already",
+                id.index, last.index
+            )));
+        }
+        let answer = match &entry.payload {
+            Some(Payload::Proposal(proposal)) => Some(self.decide(id.index, proposal)?),
+            Some(Payload::Membership(membership)) => {
+                self.set_membership(id, membership);
+                None
+            }
+            Some(Payload::Blank(_)) => None,
+            None => {
+                let index = id.index;
+                let what = format!("entry {index} has a payload that this version does not know");
+                return Err(what.into());
+            }
+        };
+        // A view that broke has shown things that do not stand; what came of them is not written.
+        if let Some(what) = self.view.broken() {
+            return Err(what.into());
+        }
+        self.applied.last_applied = Some(id);
+        self.hashes.push((id.index, self.hash));
+        Ok(answer)
+    }
+
+    /// Everything that the entries wrote, and where the state then stands.
+    pub(super) fn finish(self) -> Ready {
+        let mut rows = WriteBatch::default();
+        for (key, value) in self.view.waiting() {
+            match value {
+                Some(value) => rows.put(key, value),
+                None => rows.delete(key),
+            }
+        }
+        if self.hash != self.hash_before {
+            rows.put(state_hash::KEY, state_hash::encode(self.hash));
+        }
+        rows.put(applied::KEY, self.applied.encode_to_vec());
+        Ready {
+            rows,
+            applied: self.applied,
+            hashes: self.hashes,
+        }
+    }
+
+    /// Runs the state machine for one proposal.
+    fn decide(&mut self, index: u64, proposal: &Proposal) -> Result<Answer, String> {
+        let request = proposal
+            .request
+            .clone()
+            .ok_or_else(|| format!("entry {index} holds no request"))?;
+        let request = Request::try_from(request)
+            .map_err(|error| format!("entry {index} cannot be decoded: {error}"))?;
+        let stamp = Stamp {
+            index,
+            unix_ms: proposal.unix_ms,
+        };
+        let (answer, changes) = tally_model::apply(&self.view, stamp, &request);
+        for change in &changes {
+            change.write_to(self);
+        }
+        Ok(answer)
+    }
+
+    fn set_membership(&mut self, id: LogId, membership: &Membership) {
+        self.applied.membership_at = Some(id);
+        self.applied.membership = Some(membership.clone());
+    }
+
+    /// Writes a row, `None` to remove it, and keeps the hash in step.
+    fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        let before = self.view.raw(&key);
+        if before == value {
+            return;
+        }
+        if let Some(before) = &before {
+            self.hash = self.hash.wrapping_sub(state_hash::row(&key, before));
+        }
+        if let Some(value) = &value {
+            self.hash = self.hash.wrapping_add(state_hash::row(&key, value));
+        }
+        self.view.lay_over(key, value);
+    }
+
+    fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.write(key.into(), Some(value.into()));
+    }
+
+    fn remove(&mut self, key: impl Into<Vec<u8>>) {
+        self.write(key.into(), None);
+    }
+
+    /// Takes a session out of the order of use, unless it stays where it is.
+    fn forget_use(&mut self, id: SessionId, stays: Option<&Session>) {
+        let Some(before) = self.view.session(id) else {
+            return;
+        };
+        let key = session_use::key(&before);
+        if stays.map(session_use::key) != Some(key) {
+            self.remove(key);
+        }
+    }
+}
+
+impl Tables for Batch<'_> {
+    fn put_globals(&mut self, globals: &Globals) {
+        self.put(globals::KEY, table::encode::<globals::Stored, _>(globals));
+    }
+
+    fn put_node(&mut self, node: &Node) {
+        self.put(node::key(node.id), table::encode::<node::Stored, _>(node));
+        self.put(node_name::key(&node.name), node_name::encode(node.id));
+    }
+
+    fn put_claim(&mut self, claim: &Claim) {
+        let key = claim::key(claim.node, claim.marker);
+        self.put(key, table::encode::<claim::Stored, _>(claim));
+    }
+
+    fn put_session(&mut self, session: &Session) {
+        self.forget_use(session.id, Some(session));
+        self.put(
+            session::key(session.id),
+            table::encode::<session::Stored, _>(session),
+        );
+        self.put(session_use::key(session), []);
+    }
+
+    fn remove_session(&mut self, id: SessionId) {
+        self.forget_use(id, None);
+        self.remove(session::key(id));
+    }
+
+    fn put_outcome(&mut self, session: SessionId, sequence: Sequence, stored: &StoredOutcome) {
+        self.put(
+            outcome::key(session, sequence),
+            table::encode::<outcome::Stored, _>(stored),
+        );
+    }
+
+    fn remove_outcome(&mut self, session: SessionId, sequence: Sequence) {
+        self.remove(outcome::key(session, sequence));
+    }
+
+    fn append_history(&mut self, entry: &HistoryEntry) {
+        self.put(
+            history::key(entry.revision),
+            table::encode::<history::Stored, _>(entry),
+        );
+        self.put(node_history::key(entry.node, entry.revision), []);
+    }
+}

@@ -10,6 +10,7 @@ use std::time::Duration;
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftMetrics;
+use tally_model::MemberId;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -40,6 +41,23 @@ impl Heard {
     }
 }
 
+/// What a command under way must hear of: much less often than the status changes, which it does with
+/// every entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lead {
+    pub(crate) leader: Option<MemberId>,
+    pub(crate) halted: bool,
+}
+
+impl Lead {
+    fn of(status: &Status) -> Self {
+        Self {
+            leader: status.leader,
+            halted: status.halted.is_some(),
+        }
+    }
+}
+
 /// Translates openraft's metrics as they change and as time passes, until the replica is gone.
 ///
 /// `membership` is what the stores hold: the metrics know none until openraft has begun to work.
@@ -48,7 +66,7 @@ pub(crate) fn follow(
     membership: Membership,
     patience: Duration,
     heard: Heard,
-) -> watch::Receiver<Status> {
+) -> (watch::Receiver<Status>, watch::Receiver<Lead>) {
     let mut metrics = raft.metrics();
     let mut leadership = Leadership {
         membership,
@@ -57,6 +75,7 @@ pub(crate) fn follow(
         since: None,
     };
     let first = leadership.status(&metrics.borrow_watched());
+    let (send_lead, lead) = watch::channel(Lead::of(&first));
     let (send, status) = watch::channel(first);
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(patience / 4);
@@ -69,14 +88,20 @@ pub(crate) fn follow(
                 _ = ticks.tick() => {}
             }
             let now = leadership.status(&metrics.borrow_watched());
-            send.send_if_modified(|known| {
-                let changed = *known != now;
-                *known = now;
-                changed
-            });
+            let now_leads = Lead::of(&now);
+            tell(&send, now);
+            tell(&send_lead, now_leads);
         }
     });
-    status
+    (status, lead)
+}
+
+fn tell<T: PartialEq>(send: &watch::Sender<T>, now: T) {
+    send.send_if_modified(|known| {
+        let changed = *known != now;
+        *known = now;
+        changed
+    });
 }
 
 struct Leadership {

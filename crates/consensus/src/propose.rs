@@ -206,10 +206,10 @@ impl Replica {
     /// Resolves when this member believes in another leader than `leader`. That there is none for a
     /// moment is no news: the same one may go on.
     async fn leader_is_not(&self, leader: MemberId) {
-        let mut status = self.status.clone();
-        let moved = status.wait_for(|status| {
-            let another = status.leader.is_some_and(|now| now != leader);
-            another || status.halted.is_some()
+        let mut lead = self.lead.clone();
+        let moved = lead.wait_for(|now| {
+            let another = now.leader.is_some_and(|now| now != leader);
+            another || now.halted
         });
         if moved.await.is_err() {
             // The replica is being dropped, and the attempt with it.
@@ -219,10 +219,10 @@ impl Replica {
 
     /// Waits for a change of leadership, but not for long: who refused may know it already.
     pub(crate) async fn leader_news(&self, deadline: Instant) {
-        let mut status = self.status.clone();
-        let before = status.borrow_and_update().leader;
+        let mut lead = self.lead.clone();
+        let before = lead.borrow_and_update().leader;
         let left = deadline.saturating_duration_since(Instant::now());
-        let changed = status.wait_for(|status| status.leader != before);
+        let changed = lead.wait_for(|now| now.leader != before);
         // News or not, the caller looks again.
         let _ = timeout(left.min(LEADER_NEWS), changed).await;
     }

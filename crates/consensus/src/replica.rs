@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::deps::{Deps, Stores};
 use crate::forward::Forwarder;
 use crate::hashes;
-use crate::leadership::{self, Heard};
+use crate::leadership::{self, Heard, Lead};
 use crate::link::PeerLink;
 use crate::membership::{Member, Membership};
 use crate::propose::{NotAccepted, ProposeError};
@@ -123,6 +123,7 @@ pub struct Inner {
     pub(crate) stores: Stores,
     pub(crate) deps: Deps,
     pub(crate) status: watch::Receiver<Status>,
+    pub(crate) lead: watch::Receiver<Lead>,
     pub(crate) applied: watch::Receiver<AppliedMark>,
     /// When a leader was last heard.
     pub(crate) heard: Heard,
@@ -183,9 +184,12 @@ impl Replica {
             .map_err(|fatal| StartError::Storage(fatal.to_string()))?;
         let (mismatches, _) = watch::channel(Vec::new());
         let heard = Heard::default();
+        let (status, lead) =
+            leadership::follow(&raft, membership, options.patience(), heard.clone());
         // The tasks hold the replica weakly, or it would never go away.
         let inner = Arc::new_cyclic(|weak: &Weak<Inner>| Inner {
-            status: leadership::follow(&raft, membership, options.patience(), heard.clone()),
+            status,
+            lead,
             heard,
             inflight: Semaphore::new(options.inflight_max),
             forwarder: Forwarder::default(),

@@ -1,6 +1,7 @@
 //! The tables in memory: for tests, and the reference that storage is compared with.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use crate::claim::Claim;
 use crate::history::HistoryEntry;
@@ -81,8 +82,8 @@ impl View for MemoryState {
         self.outcomes.get(&(session, sequence)).cloned()
     }
 
-    fn stored_sequences(&self, session: SessionId, below: Sequence) -> Vec<Sequence> {
-        let range = (session, 0)..(session, below);
+    fn stored_sequences(&self, session: SessionId, among: Range<Sequence>) -> Vec<Sequence> {
+        let range = (session, among.start)..(session, among.end);
         self.outcomes
             .range(range)
             .map(|((_, sequence), _)| *sequence)

@@ -137,8 +137,10 @@ fn acknowledge(draft: &mut Draft<impl View>, session: &mut Session, acknowledged
     if acknowledged <= session.acknowledged {
         return;
     }
+    // Everything below the old mark was forgotten when it was set.
+    let newly = session.acknowledged..acknowledged;
     session.acknowledged = acknowledged;
-    for sequence in draft.view.stored_sequences(session.id, acknowledged) {
+    for sequence in draft.view.stored_sequences(session.id, newly) {
         session.outcomes_held -= 1;
         draft.push(Change::OutcomeForgotten {
             session: session.id,
@@ -208,7 +210,12 @@ fn first_time(
 }
 
 fn end(draft: &mut Draft<impl View>, session: SessionId) {
-    for sequence in draft.view.stored_sequences(session, Sequence::MAX) {
+    let held_from = draft
+        .view
+        .session(session)
+        .map_or(1, |one| one.acknowledged);
+    let held = held_from..Sequence::MAX;
+    for sequence in draft.view.stored_sequences(session, held) {
         draft.push(Change::OutcomeForgotten { session, sequence });
     }
     draft.globals.sessions -= 1;

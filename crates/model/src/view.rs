@@ -1,5 +1,7 @@
 //! The tables as the model sees them: read by `apply`, written by `Change::write_to`.
 
+use std::ops::Range;
+
 use crate::claim::Claim;
 use crate::history::HistoryEntry;
 use crate::identifier::{ClusterId, Marker, NodeId, NodeName, Revision, Sequence, SessionId};
@@ -49,8 +51,9 @@ pub trait View {
     /// The session unused for longest; the smaller id when two are equal.
     fn least_recently_used_session(&self) -> Option<Session>;
     fn stored_outcome(&self, session: SessionId, sequence: Sequence) -> Option<StoredOutcome>;
-    /// Sequences with a stored outcome below `below`, ascending.
-    fn stored_sequences(&self, session: SessionId, below: Sequence) -> Vec<Sequence>;
+    /// Those of `among` that have a stored outcome, ascending. Asked only for sequences that were not
+    /// acknowledged before: an implementation may have to pass by all that it has forgotten.
+    fn stored_sequences(&self, session: SessionId, among: Range<Sequence>) -> Vec<Sequence>;
 }
 
 /// Write access to the tables. Everything written for one entry becomes visible at once.

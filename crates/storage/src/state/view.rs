@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::ops::Range;
 
 use itertools::{EitherOrBoth, Itertools};
 use prost::Message;
@@ -20,6 +21,9 @@ use crate::table::{
     self, applied, claim, globals, history, node, node_history, node_name, outcome, session,
     session_use, state_hash,
 };
+
+/// Outcomes that are looked at one by one; more are listed.
+const LOOKED_AT_MAX: u64 = 16;
 
 /// The state after one entry, unmoved by later ones. Lives inside the closure that it is shown to.
 ///
@@ -331,8 +335,17 @@ impl View for StateView<'_> {
         self.message::<outcome::Stored, _>(&outcome::key(session, sequence))
     }
 
-    fn stored_sequences(&self, session: SessionId, below: Sequence) -> Vec<Sequence> {
-        let (from, until) = (outcome::key(session, 0), outcome::key(session, below));
+    fn stored_sequences(&self, session: SessionId, among: Range<Sequence>) -> Vec<Sequence> {
+        // What was removed is passed by one by one until it is compacted away; a look at a key is not.
+        if among.end.saturating_sub(among.start) <= LOOKED_AT_MAX {
+            let stored = |sequence: &Sequence| {
+                let found = self.row(&outcome::key(session, *sequence), |_| Ok(()));
+                found.is_some()
+            };
+            return among.filter(stored).collect();
+        }
+        let from = outcome::key(session, among.start);
+        let until = outcome::key(session, among.end);
         self.rows(from.to_vec(), until.to_vec(), usize::MAX, |key, _| {
             outcome::decode_key(key)
         })

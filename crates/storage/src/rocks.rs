@@ -7,10 +7,12 @@ use rocksdb::{
     ReadOptions, WriteOptions,
 };
 
-/// Memory for the blocks of one instance.
-const BLOCK_CACHE_BYTES: usize = 4 << 20;
+/// Memory for blocks of the raft log, whose latest entries are kept in memory anyway.
+const LOG_CACHE_BYTES: usize = 1 << 20;
+/// Memory for blocks of one generation of the state.
+const STATE_CACHE_BYTES: usize = 4 << 20;
 /// Memory for the latest writes of one instance; two such buffers exist while one is flushed.
-const WRITE_BUFFER_BYTES: usize = 4 << 20;
+const WRITE_BUFFER_BYTES: usize = 2 << 20;
 const OPEN_FILES_MAX: i32 = 128;
 const BACKGROUND_JOBS_MAX: i32 = 2;
 const MANIFEST_BYTES_MAX: usize = 4 << 20;
@@ -20,11 +22,12 @@ const INFO_LOGS_MAX: usize = 2;
 const READ_AHEAD_BYTES: usize = 1 << 20;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 
-fn options() -> Options {
+fn options(cache_bytes: usize) -> Options {
     let mut table = BlockBasedOptions::default();
-    table.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
+    table.set_block_cache(&Cache::new_lru_cache(cache_bytes));
     table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
     table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
     table.set_format_version(5);
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
@@ -51,7 +54,7 @@ fn options() -> Options {
 /// Recovery takes the write-ahead log up to the first record that is not whole. It cannot tell a
 /// torn tail from a damaged acknowledged entry; the floor file does (see `log::floor`).
 pub(crate) fn open_log(path: &Path) -> Result<DB, rocksdb::Error> {
-    let mut options = options();
+    let mut options = options(LOG_CACHE_BYTES);
     options.create_if_missing(true);
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     DB::open(&options, path)
@@ -59,14 +62,14 @@ pub(crate) fn open_log(path: &Path) -> Result<DB, rocksdb::Error> {
 
 /// Opens one generation of the state.
 pub(crate) fn open_state(path: &Path) -> Result<DB, rocksdb::Error> {
-    let mut options = options();
+    let mut options = options(STATE_CACHE_BYTES);
     options.create_if_missing(true);
     DB::open(&options, path)
 }
 
 /// Opens a checkpoint to look into it. It may leave an info log behind, and nothing else.
 pub(crate) fn open_checkpoint(path: &Path) -> Result<DB, rocksdb::Error> {
-    DB::open_for_read_only(&options(), path, false)
+    DB::open_for_read_only(&options(STATE_CACHE_BYTES), path, false)
 }
 
 /// A write that is on disk when it returns.

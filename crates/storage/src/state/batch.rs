@@ -138,11 +138,12 @@ impl<'a> Batch<'a> {
         self.applied.membership = Some(membership.clone());
     }
 
-    /// Writes a row, `None` to remove it, and keeps the hash in step.
-    fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+    /// Writes a row, `None` to remove it, and keeps the hash in step. True when the row existed.
+    fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) -> bool {
         let before = self.view.raw(&key);
+        let existed = before.is_some();
         if before == value {
-            return;
+            return existed;
         }
         if let Some(before) = &before {
             self.hash = self.hash.wrapping_sub(state_hash::row(&key, before));
@@ -151,25 +152,23 @@ impl<'a> Batch<'a> {
             self.hash = self.hash.wrapping_add(state_hash::row(&key, value));
         }
         self.view.lay_over(key, value);
+        existed
     }
 
-    fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.write(key.into(), Some(value.into()));
+    fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> bool {
+        self.write(key.into(), Some(value.into()))
+    }
+
+    /// Writes a row under a key that was never used: one with the revision of this entry.
+    fn append(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        let (key, value) = (key.into(), value.into());
+        debug_assert_eq!(self.view.raw(&key), None, "{key:02x?} stands already");
+        self.hash = self.hash.wrapping_add(state_hash::row(&key, &value));
+        self.view.lay_over(key, Some(value));
     }
 
     fn remove(&mut self, key: impl Into<Vec<u8>>) {
         self.write(key.into(), None);
-    }
-
-    /// Takes a session out of the order of use, unless it stays where it is.
-    fn forget_use(&mut self, id: SessionId, stays: Option<&Session>) {
-        let Some(before) = self.view.session(id) else {
-            return;
-        };
-        let key = session_use::key(&before);
-        if stays.map(session_use::key) != Some(key) {
-            self.remove(key);
-        }
     }
 }
 
@@ -179,8 +178,10 @@ impl Tables for Batch<'_> {
     }
 
     fn put_node(&mut self, node: &Node) {
-        self.put(node::key(node.id), table::encode::<node::Stored, _>(node));
-        self.put(node_name::key(&node.name), node_name::encode(node.id));
+        let existed = self.put(node::key(node.id), table::encode::<node::Stored, _>(node));
+        if !existed {
+            self.put(node_name::key(&node.name), node_name::encode(node.id));
+        }
     }
 
     fn put_claim(&mut self, claim: &Claim) {
@@ -189,16 +190,25 @@ impl Tables for Batch<'_> {
     }
 
     fn put_session(&mut self, session: &Session) {
-        self.forget_use(session.id, Some(session));
+        let before = self.view.session(session.id);
+        let use_before = before.as_ref().map(session_use::key);
+        let use_now = session_use::key(session);
+        if use_before != Some(use_now) {
+            if let Some(use_before) = use_before {
+                self.remove(use_before);
+            }
+            self.put(use_now, []);
+        }
         self.put(
             session::key(session.id),
             table::encode::<session::Stored, _>(session),
         );
-        self.put(session_use::key(session), []);
     }
 
     fn remove_session(&mut self, id: SessionId) {
-        self.forget_use(id, None);
+        if let Some(before) = self.view.session(id) {
+            self.remove(session_use::key(&before));
+        }
         self.remove(session::key(id));
     }
 
@@ -214,10 +224,10 @@ impl Tables for Batch<'_> {
     }
 
     fn append_history(&mut self, entry: &HistoryEntry) {
-        self.put(
+        self.append(
             history::key(entry.revision),
             table::encode::<history::Stored, _>(entry),
         );
-        self.put(node_history::key(entry.node, entry.revision), []);
+        self.append(node_history::key(entry.node, entry.revision), []);
     }
 }

@@ -56,7 +56,7 @@ struct Shared {
     generation: RwLock<Arc<Generation>>,
     generations: Generations,
     shelf: Arc<Shelf>,
-    /// Held while the state changes: by one entry, or by the installation of a snapshot.
+    /// Held while the state changes: by a batch of entries, or by the installation of a snapshot.
     changing: Mutex<()>,
     position: Mutex<Position>,
     _lock: Arc<DirectoryLock>,

@@ -1,5 +1,5 @@
-//! `applied`: where the state stands in the log, and the membership. Written with every entry, in
-//! the same batch as its effects; lives for ever.
+//! `applied`: where the state stands in the log, and the membership. Written with every
+//! batch of entries, together with their effects; lives for ever.
 //!
 //! layout: [TAG] -> tally.storage.v1.AppliedState
 

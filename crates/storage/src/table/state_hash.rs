@@ -1,5 +1,5 @@
 //! `state_hash`: hash of all rows of the replicated tables, whatever their order: the wrapping sum
-//! of XXH3-128 over each row's key and value. Written with every entry that changed a row; lives
+//! of XXH3-128 over each row's key and value. Written with every batch that changed a row; lives
 //! for ever.
 //!
 //! layout: [TAG] -> [hash, u128 big-endian]

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, ErrorKind, LogLevel, Options,
-    ReadOptions, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode,
+    ErrorKind, LogLevel, Options, ReadOptions, WriteOptions,
 };
 
 /// Memory for blocks of the raft log, whose latest entries are kept in memory anyway.
@@ -27,7 +27,11 @@ fn options(cache_bytes: usize) -> Options {
     table.set_block_cache(&Cache::new_lru_cache(cache_bytes));
     table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
     table.set_cache_index_and_filter_blocks(true);
-    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    // In parts that fit into the cache. As one block each they grow with the table, and what is larger than
+    // a shard of the cache is read anew for every look-up.
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_pin_top_level_index_and_filter(true);
     table.set_format_version(5);
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);

@@ -29,6 +29,8 @@ fn main() -> anyhow::Result<()> {
     let descriptors = protox::compile(PUBLIC.iter().chain(INTERNAL), [&root])?;
     tonic_prost_build::configure()
         .bytes(".tally.peer.v1.SnapshotChunk")
+        .bytes(".tally.peer.v1.ForwardCommand")
+        .bytes(".tally.storage.v1.Proposal")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use futures::StreamExt;
 use tally_model::{Answer, MemberId};
 use tally_proto::peer::forward_answer::Kind;
 use tally_proto::peer::forward_failure::Reason;
 use tally_proto::peer::{ForwardAnswer, ForwardCommand, ForwardRequest};
-use tally_proto::storage;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -41,7 +41,7 @@ pub(crate) enum ForwardError {
 type Reply = oneshot::Sender<Result<Answer, ForwardError>>;
 
 struct Job {
-    request: storage::Request,
+    request: Bytes,
     deadline: Instant,
     reply: Reply,
 }
@@ -59,7 +59,7 @@ impl Forwarder {
         &self,
         to: MemberId,
         link: impl FnOnce() -> Option<Arc<dyn PeerLink>>,
-        request: storage::Request,
+        request: Bytes,
         deadline: Instant,
     ) -> Result<Answer, ForwardError> {
         let (reply, answered) = oneshot::channel();
@@ -165,7 +165,7 @@ fn message(batch: Vec<Job>, number: &mut u64, pending: &mut HashMap<u64, Reply>)
         pending.insert(*number, job.reply);
         ForwardCommand {
             number: *number,
-            request: Some(job.request),
+            request: job.request,
             deadline_ms: left.as_millis().try_into().unwrap_or(u64::MAX),
         }
     });

@@ -3,7 +3,7 @@
 //! again as the same, and its entries follow one another.
 
 use prost::Message;
-use tally_model::Request;
+use tally_proto::convert::{decode_request, encode_request};
 use tally_proto::{peer, storage};
 
 use crate::membership::{Member, Membership};
@@ -88,11 +88,11 @@ fn forward(bytes: &[u8]) {
         return;
     };
     for command in message.commands {
-        let Some(Ok(request)) = command.request.map(Request::try_from) else {
+        let Ok(request) = decode_request(command.request) else {
             continue;
         };
         // It is appended as it is written here, and must read the same when it is applied.
-        let again = Request::try_from(storage::Request::from(&request));
+        let again = decode_request(encode_request(&request));
         assert_eq!(again, Ok(request));
     }
 }
@@ -175,7 +175,7 @@ pub fn peer_seeds() -> Vec<Vec<u8>> {
         storage::log_entry::Payload::Blank(storage::Blank {}),
         storage::log_entry::Payload::Membership(membership.clone()),
         storage::log_entry::Payload::Proposal(storage::Proposal {
-            request: Some(request.clone()),
+            request: request.encode_to_vec().into(),
             unix_ms: 1_700_000_000_000,
         }),
     ];
@@ -237,7 +237,7 @@ fn small_seeds(vote: storage::Vote, id: storage::LogId, request: storage::Reques
     let forward = peer::ForwardRequest {
         commands: vec![peer::ForwardCommand {
             number: 5,
-            request: Some(request),
+            request: request.encode_to_vec().into(),
             deadline_ms: 500,
         }],
     };

@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use openraft::errors::{Fatal, RaftError};
-use tally_model::{Answer, Request};
+use tally_model::Answer;
+use tally_proto::convert::{decode_request, encode_request};
 use tally_proto::peer;
 use tally_proto::peer::forward_answer::Kind;
 use tally_proto::peer::forward_failure::Reason;
@@ -157,9 +158,9 @@ impl Replica {
     }
 
     async fn propose_forwarded(&self, command: peer::ForwardCommand) -> Result<Answer, Reason> {
-        let request = command.request.ok_or(Reason::NotUnderstood)?;
-        // What is appended must be understood by every member when it is applied.
-        let checked = Request::try_from(request).map_err(|error| {
+        // What is appended must be understood by every member when it is applied. It is written anew,
+        // without what a newer member may have put into it: all must come to the same state.
+        let checked = decode_request(command.request).map_err(|error| {
             tracing::error!(%error, "a passed-on command cannot be understood");
             Reason::NotUnderstood
         })?;
@@ -169,7 +170,7 @@ impl Replica {
         };
         let deadline =
             Instant::now() + Duration::from_millis(command.deadline_ms.min(DEADLINE_MS_MAX));
-        match self.propose_here(checked.into(), deadline).await {
+        match self.propose_here(encode_request(&checked), deadline).await {
             Ok(answer) => Ok(answer),
             Err(Attempt::NotLeader | Attempt::Halted(_)) => Err(Reason::NotLeader),
             Err(Attempt::Overloaded) => Err(Reason::Overloaded),

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::membership::Membership;
-use crate::raft::{Raft, TypeConfig};
+use crate::raft::{Raft, StoredMembership, TypeConfig};
 use crate::status::{Role, Status};
 
 /// When a leader was last heard. Clones share it.
@@ -69,7 +69,8 @@ pub(crate) fn follow(
 ) -> (watch::Receiver<Status>, watch::Receiver<Lead>) {
     let mut metrics = raft.metrics();
     let mut leadership = Leadership {
-        membership,
+        membership: Arc::new(membership),
+        told: None,
         patience,
         heard,
         since: None,
@@ -105,7 +106,9 @@ fn tell<T: PartialEq>(send: &watch::Sender<T>, now: T) {
 }
 
 struct Leadership {
-    membership: Membership,
+    membership: Arc<Membership>,
+    /// What openraft told when `membership` was made of it.
+    told: Option<Arc<StoredMembership>>,
     patience: Duration,
     heard: Heard,
     /// Since when this member leads.
@@ -113,11 +116,25 @@ struct Leadership {
 }
 
 impl Leadership {
-    fn status(&mut self, metrics: &RaftMetrics<TypeConfig>) -> Status {
-        let mut status = Status::of(metrics);
-        if status.membership.members.is_empty() {
-            status.membership = self.membership.clone();
+    /// Translated once for each change: the metrics change with every entry. While they tell of no
+    /// member, what was known before stands.
+    fn membership(&mut self, told: &Arc<StoredMembership>) -> Arc<Membership> {
+        if !self
+            .told
+            .as_ref()
+            .is_some_and(|known| Arc::ptr_eq(known, told))
+        {
+            self.told = Some(told.clone());
+            let now = Membership::of(told);
+            if !now.members.is_empty() {
+                self.membership = Arc::new(now);
+            }
         }
+        self.membership.clone()
+    }
+
+    fn status(&mut self, metrics: &RaftMetrics<TypeConfig>) -> Status {
+        let mut status = Status::of(metrics, self.membership(&metrics.membership_config));
         if status.role != Role::Leader {
             self.since = None;
             if self.heard.silence() > self.patience {

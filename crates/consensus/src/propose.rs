@@ -4,10 +4,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use openraft::errors::ClientWriteError;
 use openraft::impls::OneshotResponder;
 use openraft::raft::ClientWriteResult;
 use tally_model::{Answer, MemberId, Outcome, Refusal, Request};
+use tally_proto::convert::encode_request;
 use tally_proto::storage;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -90,7 +92,7 @@ impl Replica {
             return Err(NotAccepted::Overloaded.into());
         };
         let deadline = Instant::from_std(deadline);
-        let request = storage::Request::from(&request);
+        let request = encode_request(&request);
         let mut maybe_appended = false;
         let refusal = loop {
             let attempt = match self.attempt(&request, deadline).await {
@@ -123,11 +125,7 @@ impl Replica {
     }
 
     /// Proposes once, to whoever leads now, and gives up when leadership moves.
-    async fn attempt(
-        &self,
-        request: &storage::Request,
-        deadline: Instant,
-    ) -> Result<Answer, Attempt> {
+    async fn attempt(&self, request: &Bytes, deadline: Instant) -> Result<Answer, Attempt> {
         let (leader, halted) = {
             let status = self.status.borrow();
             (status.leader, status.halted.clone())
@@ -156,11 +154,11 @@ impl Replica {
     /// Appends here, if this member leads, and waits until it is applied.
     pub(crate) async fn propose_here(
         &self,
-        request: storage::Request,
+        request: Bytes,
         deadline: Instant,
     ) -> Result<Answer, Attempt> {
         let proposal = Proposal(storage::Proposal {
-            request: Some(request),
+            request,
             unix_ms: self.deps.clock.unix_ms(),
         });
         let (responder, answered) =
@@ -188,7 +186,7 @@ impl Replica {
     async fn pass_on(
         &self,
         leader: MemberId,
-        request: storage::Request,
+        request: Bytes,
         deadline: Instant,
     ) -> Result<Answer, Attempt> {
         count(&self.counts.forwarded);

@@ -9,6 +9,7 @@ mod state_machine;
 use std::fmt;
 
 use tally_model::{Answer, MemberId};
+use tally_proto::convert::decode_request;
 use tally_proto::storage;
 
 use crate::membership::Member;
@@ -59,10 +60,11 @@ pub(crate) struct Proposal(pub(crate) storage::Proposal);
 
 impl fmt::Display for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tagged = self.0.request.as_ref().and_then(|ask| ask.tagged.as_ref());
-        match tagged {
-            Some(tagged) => write!(f, "request {}/{}", tagged.session, tagged.sequence),
-            None => f.write_str("request without a tag"),
+        let request = decode_request(self.0.request.clone());
+        match request.map(|request| request.tagged) {
+            Ok(Some(tagged)) => write!(f, "request {}", tagged.tag),
+            Ok(None) => f.write_str("request without a tag"),
+            Err(error) => write!(f, "request that cannot be read: {error}"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a replica knows of itself and of the cluster. Reading it never waits.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use openraft::ServerState;
@@ -45,13 +46,13 @@ pub struct Status {
     pub snapshot_index: Option<u64>,
     /// Last entry that is gone from the log.
     pub purged_index: Option<u64>,
-    pub membership: Membership,
+    pub membership: Arc<Membership>,
     /// Why the replica has stopped; `None` while it works.
     pub halted: Option<String>,
 }
 
 impl Status {
-    pub(crate) fn of(metrics: &RaftMetrics<TypeConfig>) -> Self {
+    pub(crate) fn of(metrics: &RaftMetrics<TypeConfig>, membership: Arc<Membership>) -> Self {
         let halted = metrics.running_state.as_ref().err();
         Self {
             role: match metrics.state {
@@ -67,7 +68,7 @@ impl Status {
             committed_index: metrics.local_committed.map(|id| id.index),
             snapshot_index: metrics.snapshot.map(|id| id.index),
             purged_index: metrics.purged.map(|id| id.index),
-            membership: Membership::of(&metrics.membership_config),
+            membership,
             halted: halted.map(ToString::to_string),
         }
     }

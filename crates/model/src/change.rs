@@ -69,7 +69,7 @@ impl Change {
                 session,
                 sequence,
                 stored,
-            } => tables.put_outcome(*session, *sequence, stored),
+            } => tables.append_outcome(*session, *sequence, stored),
             Self::OutcomeForgotten { session, sequence } => {
                 tables.remove_outcome(*session, *sequence)
             }

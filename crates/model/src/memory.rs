@@ -119,7 +119,7 @@ impl Tables for MemoryState {
         }
     }
 
-    fn put_outcome(&mut self, session: SessionId, sequence: Sequence, stored: &StoredOutcome) {
+    fn append_outcome(&mut self, session: SessionId, sequence: Sequence, stored: &StoredOutcome) {
         self.outcomes.insert((session, sequence), stored.clone());
     }
 

@@ -92,7 +92,11 @@ pub(crate) fn once(
     note_use(draft, &mut session);
 
     let sequence = tagged.tag.sequence;
-    let stored = draft.view.stored_outcome(session.id, sequence);
+    // Most requesters hold none when they send the next request: no look at the table is needed then.
+    let stored = match session.outcomes_held {
+        0 => None,
+        _ => draft.view.stored_outcome(session.id, sequence),
+    };
     let (outcome, repeat) = if sequence < session.acknowledged {
         let acknowledged = session.acknowledged;
         (

@@ -66,7 +66,8 @@ pub trait Tables {
     fn put_session(&mut self, session: &Session);
     /// Removes the record. Its outcomes are removed one by one before.
     fn remove_session(&mut self, id: SessionId);
-    fn put_outcome(&mut self, session: SessionId, sequence: Sequence, stored: &StoredOutcome);
+    /// There is none yet under this session and sequence.
+    fn append_outcome(&mut self, session: SessionId, sequence: Sequence, stored: &StoredOutcome);
     fn remove_outcome(&mut self, session: SessionId, sequence: Sequence);
     fn append_history(&mut self, entry: &HistoryEntry);
 }

@@ -9,7 +9,7 @@ mod refusal;
 mod request;
 mod state;
 
-pub use command::digest;
+pub use command::{decode_request, digest, encode_request};
 pub use identifier::bytes_16;
 
 /// Why bytes are not the message that they were meant to be.

@@ -35,7 +35,7 @@ use tail::Tail;
 use writer::Writer;
 
 /// Memory for the newest entries when nothing else is asked for.
-const TAIL_BYTES_MAX: usize = 2 << 20;
+const TAIL_BYTES_MAX: usize = 512 << 10;
 
 /// Called before each synced write; an error counts as the disk's own.
 pub type BeforeSync = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;

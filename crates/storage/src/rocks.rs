@@ -9,8 +9,8 @@ use rocksdb::{
 
 /// Memory for blocks of the raft log, whose latest entries are kept in memory anyway.
 const LOG_CACHE_BYTES: usize = 1 << 20;
-/// Memory for blocks of one generation of the state.
-const STATE_CACHE_BYTES: usize = 4 << 20;
+/// Memory for blocks of one generation of the state, whose busy rows are kept beside it.
+const STATE_CACHE_BYTES: usize = 3 << 20;
 /// Memory for the latest writes of one instance; two such buffers exist while one is flushed.
 const WRITE_BUFFER_BYTES: usize = 2 << 20;
 const OPEN_FILES_MAX: i32 = 128;

@@ -20,12 +20,14 @@ mod shelf;
 mod stored;
 
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use tally_proto::storage::SnapshotMeta;
+use tally_proto::storage::{SnapshotFile, SnapshotMeta};
 
+use digest::FileDigest;
 pub use frames::{SnapshotFrames, SnapshotPiece};
 pub use receive::SnapshotReceiver;
 pub(crate) use shelf::Shelf;
@@ -50,6 +52,8 @@ struct Held {
     path: PathBuf,
     meta: SnapshotMeta,
     digest: [u8; 32],
+    /// Those of its files, in their order; none before they were read.
+    file_digests: OnceLock<Vec<FileDigest>>,
     /// It is the current one: its files outlive the process.
     keep: AtomicBool,
     /// Its content was looked at after another member refused it.
@@ -57,12 +61,18 @@ struct Held {
 }
 
 impl Snapshot {
-    fn new(path: PathBuf, meta: SnapshotMeta, digest: [u8; 32]) -> Self {
+    fn new(
+        path: PathBuf,
+        meta: SnapshotMeta,
+        digest: [u8; 32],
+        file_digests: Option<Vec<FileDigest>>,
+    ) -> Self {
         Self {
             held: Arc::new(Held {
                 path,
                 meta,
                 digest,
+                file_digests: file_digests.map_or_else(OnceLock::new, OnceLock::from),
                 keep: AtomicBool::new(false),
                 checked: AtomicBool::new(false),
             }),
@@ -74,7 +84,7 @@ impl Snapshot {
         &self.held.meta
     }
 
-    /// SHA-256 over every file's name, length and bytes, by name.
+    /// SHA-256 over every file's name, length and SHA-256, by name.
     pub fn digest(&self) -> [u8; 32] {
         self.held.digest
     }
@@ -97,6 +107,19 @@ impl Snapshot {
 
     pub(crate) fn file_path(&self, name: &str) -> PathBuf {
         self.held.path.join(FILES).join(name)
+    }
+
+    /// The digest of one of its files, if `path` is a link to the same one.
+    fn digest_of_link(&self, file: &SnapshotFile, path: &Path) -> Option<FileDigest> {
+        let files = &self.meta().files;
+        let at = files
+            .binary_search_by(|known| known.name.cmp(&file.name))
+            .ok()?;
+        let digest = *self.held.file_digests.get()?.get(at)?;
+        // Its own link stands as long as this handle: no other file can have taken its number.
+        let identity = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino()));
+        let same = identity(path).ok()? == identity(&self.file_path(&file.name)).ok()?;
+        (same && files[at].length == file.length).then_some(digest)
     }
 
     fn index(&self) -> Option<u64> {

@@ -8,6 +8,7 @@
 //! Knows nothing of what a command means (`tally_model::apply` does) and nothing of consensus.
 
 mod batch;
+mod cache;
 mod generation;
 mod view;
 
@@ -28,6 +29,7 @@ use crate::failure::{Failure, OnFailure, lock};
 use crate::snapshot::{Shelf, Snapshot, SnapshotReceiver};
 use crate::{rocks, torn};
 use batch::{Batch, NotApplied};
+use cache::RowCache;
 use generation::{Generation, Generations};
 
 /// State hashes remembered for comparison with other members.
@@ -56,8 +58,9 @@ struct Shared {
     generation: RwLock<Arc<Generation>>,
     generations: Generations,
     shelf: Arc<Shelf>,
-    /// Held while the state changes: by a batch of entries, or by the installation of a snapshot.
-    changing: Mutex<()>,
+    /// Held while the state changes: by a batch of entries, or by the installation of a snapshot. The
+    /// cache knows the state as the last of them left it.
+    changing: Mutex<RowCache>,
     position: Mutex<Position>,
     _lock: Arc<DirectoryLock>,
 }
@@ -158,7 +161,7 @@ impl StateStore {
                 generation: RwLock::new(Arc::new(generation)),
                 generations,
                 shelf: Arc::new(shelf),
-                changing: Mutex::new(()),
+                changing: Mutex::default(),
                 position: Mutex::new(position),
                 _lock: lock,
             }),
@@ -175,7 +178,7 @@ impl StateStore {
     /// # Errors
     /// As for [`StateStore::apply_all`].
     pub fn apply(&self, entry: &LogEntry) -> io::Result<Option<Answer>> {
-        let answers = self.apply_all(std::slice::from_ref(entry))?;
+        let answers = self.apply_all([entry.clone()])?;
         Ok(answers.into_iter().next().flatten())
     }
 
@@ -186,18 +189,21 @@ impl StateStore {
     /// # Errors
     /// An error means that nothing of it was applied and that the state has failed, except for an
     /// entry that was applied already (`InvalidInput`).
-    pub fn apply_all(&self, entries: &[LogEntry]) -> io::Result<Vec<Option<Answer>>> {
+    pub fn apply_all(
+        &self,
+        entries: impl IntoIterator<Item = LogEntry>,
+    ) -> io::Result<Vec<Option<Answer>>> {
         let shared = &*self.shared;
-        let _changing = lock(&shared.changing);
+        let mut cache = lock(&shared.changing);
         shared.failure.check()?;
         let (applied, hash) = {
             let position = lock(&shared.position);
             (position.applied.clone(), position.hash)
         };
         let generation = shared.generation();
-        let view = StateView::new(generation.db().snapshot());
+        let view = StateView::with_cache(generation.db().snapshot(), &mut cache);
         let mut batch = Batch::new(view, applied, hash);
-        let mut answers = Vec::with_capacity(entries.len());
+        let mut answers = Vec::new();
         for entry in entries {
             match batch.apply(entry) {
                 Ok(answer) => answers.push(answer),
@@ -208,11 +214,16 @@ impl StateStore {
             }
         }
         let ready = batch.finish();
-        let written = generation.db().write_opt(ready.rows, &rocks::unlogged());
+        let written = generation
+            .db()
+            .write_opt(ready.to_write(), &rocks::unlogged());
         written.map_err(|error| {
             let what = format!("the state cannot be written: {error}");
             shared.failure.fail(what)
         })?;
+        for (key, value) in ready.rows {
+            cache.written(key, value);
+        }
         lock(&shared.position).move_through(ready.applied, &ready.hashes);
         Ok(answers)
     }
@@ -328,7 +339,7 @@ impl StateStore {
     /// `InvalidInput`) changes nothing. Slow: copies files.
     pub fn install(&self, snapshot: &Snapshot) -> io::Result<()> {
         let shared = &*self.shared;
-        let _changing = lock(&shared.changing);
+        let mut cache = lock(&shared.changing);
         shared.failure.check()?;
         let new = snapshot
             .meta()
@@ -359,6 +370,7 @@ impl StateStore {
                 .unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *generation, Arc::new(staged))
         };
+        cache.clear();
         replaced.remove_when_unused();
         lock(&shared.position).move_to(applied, hash);
         shared.shelf.set_current(snapshot.clone());

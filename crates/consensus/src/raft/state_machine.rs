@@ -102,9 +102,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let (entries, responders): (Vec<_>, Vec<_>) = together
                 .map_err(|TryReadyChunksError(_, error)| error)?
                 .into_iter()
-                .map(|(entry, responder)| (convert::entry_message(entry), responder))
                 .unzip();
-            let answers = self.state.apply_all(&entries)?;
+            let entries = entries.into_iter().map(convert::entry_message);
+            let answers = self.state.apply_all(entries)?;
             // Who was answered must find it in what is read next.
             self.publish();
             for (responder, answer) in responders.into_iter().zip(answers) {

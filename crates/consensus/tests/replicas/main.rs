@@ -293,7 +293,8 @@ async fn a_new_member_takes_the_place_of_a_lost_one() {
         cluster.history(fresh).len() == 1
     })
     .await;
-    let members = replica.status().membership.members;
+    let status = replica.status();
+    let members = &status.membership.members;
     assert!(!members.contains_key(&cluster.id(lost)), "{members:?}");
 }
 

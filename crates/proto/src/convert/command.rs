@@ -1,5 +1,6 @@
 //! Requests and commands, as they stand in the log.
 
+use bytes::Bytes;
 use prost::Message;
 use tally_model::command::{
     ActivateNode, Force, Found, OpenSession, RegisterNode, SetStorageState,
@@ -20,6 +21,21 @@ use storage::set_storage_state::Actor as ActorMessage;
 /// the same tag; it is no protection against someone who wants a collision with himself.
 pub fn digest(command: &Command) -> u128 {
     xxh3_128(&storage::Command::from(command).encode_to_vec())
+}
+
+/// A request as it is appended. It is not looked into again before it is applied.
+pub fn encode_request(request: &Request) -> Bytes {
+    storage::Request::from(request).encode_to_vec().into()
+}
+
+/// A request that was appended, or that another member passes on.
+///
+/// # Errors
+/// When it is damaged, or of a version that knows more than this one.
+pub fn decode_request(bytes: Bytes) -> Result<Request, DecodeError> {
+    let request = storage::Request::decode(bytes);
+    let damaged = |error: prost::DecodeError| DecodeError::new("request", error.to_string());
+    request.map_err(damaged)?.try_into()
 }
 
 impl From<&Request> for storage::Request {

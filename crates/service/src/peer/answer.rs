@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use tally_consensus::{LinkError, Membership, ReadError, Replica};
+use tally_consensus::{LinkError, ReadError, Replica};
 use tally_model::explanation::codes;
 use tally_model::{ClusterId, MemberId};
 use tally_proto::convert::bytes_16;
@@ -91,14 +91,14 @@ impl Peer for PeerAnswers {
         let member = &self.member;
         let membership = match member.replica() {
             Ok(replica) => replica.status().membership,
-            Err(_) => Membership::default(),
+            Err(_) => Arc::default(),
         };
         Ok(Response::new(IdentifyResponse {
             member: member.id().0,
             name: member.config.name.clone(),
             formation: member.formation.clone(),
             cluster_id: member.cluster().map(cluster_bytes).unwrap_or_default(),
-            membership: Some((&membership).into()),
+            membership: Some((&*membership).into()),
             client_address: member.config.advertise_client.clone(),
         }))
     }

@@ -8,9 +8,11 @@ use rocksdb::DB;
 use rocksdb::checkpoint::Checkpoint;
 use tally_proto::storage::{SnapshotFile, SnapshotMeta};
 
+use super::digest::SnapshotDigest;
 use super::shelf::Shelf;
-use super::{SNAPSHOT_FILES_MAX, Snapshot, content, digest};
+use super::{SNAPSHOT_FILES_MAX, Snapshot, content};
 use crate::failure::lock;
+use crate::progress::Progress;
 use crate::{durable, state};
 
 impl Shelf {
@@ -27,21 +29,31 @@ impl Shelf {
         let files = list(&directory)?;
         // Entries were applied meanwhile, so only the checkpoint itself knows where it stands.
         let (applied, hash) = content::look(&directory, &files, state::position)?;
-        if let Some(current) = self.current()
+        let current = self.current();
+        if let Some(current) = &current
             && current.meta().applied.as_ref() == Some(&applied)
         {
-            return Ok(current);
+            return Ok(current.clone());
         }
+        let mut digest = SnapshotDigest::default();
+        let mut progress = Progress::of("a snapshot is read");
         for file in &files {
-            durable::sync_file(&directory.join(&file.name))?;
+            let path = directory.join(&file.name);
+            let before = current.as_ref();
+            match before.and_then(|before| before.digest_of_link(file, &path)) {
+                Some(known) => digest.add_known(file, known),
+                None => {
+                    durable::sync_file(&path)?;
+                    digest.read(file, &path, &mut progress)?;
+                }
+            }
         }
-        let digest = digest::of_files(&directory, &files)?;
         let meta = SnapshotMeta {
             applied: Some(applied),
             files,
             state_hash: hash.to_be_bytes().to_vec(),
         };
-        let snapshot = stage.finish(meta, digest)?;
+        let snapshot = stage.finish(meta, digest.finish())?;
         self.set_current(snapshot.clone());
         Ok(snapshot)
     }

@@ -1,5 +1,8 @@
 //! The digest of a snapshot: SHA-256 over every file, by name, as [length of the name, u32
-//! big-endian][name][length of the file, u64 big-endian][bytes].
+//! big-endian][name][length of the file, u64 big-endian][SHA-256 of its bytes].
+//!
+//! A table file never changes and stands in one snapshot after another. With a digest of its own it is
+//! read for the first of them only.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,21 +17,71 @@ use crate::progress::Progress;
 /// Bytes read at once.
 const READ_BYTES: usize = 64 << 10;
 
+/// SHA-256 of the bytes of one file.
+pub(super) type FileDigest = [u8; 32];
+
+/// What the bytes of a snapshot come to.
+pub(super) struct Digests {
+    pub(super) snapshot: [u8; 32],
+    /// In the order of the files.
+    pub(super) files: Vec<FileDigest>,
+}
+
 /// Reads the files of a directory once.
-pub(super) fn of_files(directory: &Path, files: &[SnapshotFile]) -> io::Result<[u8; 32]> {
+pub(super) fn of_files(directory: &Path, files: &[SnapshotFile]) -> io::Result<Digests> {
     let mut digest = SnapshotDigest::default();
     let mut progress = Progress::of("a snapshot is read as a whole");
-    let mut buffer = vec![0; READ_BYTES];
     for file in files {
-        let path = directory.join(&file.name);
-        let mut open = File::open(&path).map_err(at(&path))?;
+        digest.read(file, &directory.join(&file.name), &mut progress)?;
+    }
+    Ok(digest.finish())
+}
+
+/// Computes the digest while the files go by in order.
+#[derive(Default)]
+pub(super) struct SnapshotDigest {
+    snapshot: Sha256,
+    files: Vec<FileDigest>,
+    open: Option<Sha256>,
+}
+
+impl SnapshotDigest {
+    /// The bytes of this file follow.
+    pub(super) fn begin(&mut self, file: &SnapshotFile) {
+        self.end();
+        self.announce(file);
+        self.open = Some(Sha256::default());
+    }
+
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        if let Some(open) = &mut self.open {
+            open.update(bytes);
+        }
+    }
+
+    /// A file that was read before.
+    pub(super) fn add_known(&mut self, file: &SnapshotFile, digest: FileDigest) {
+        self.end();
+        self.announce(file);
+        self.add_file(digest);
+    }
+
+    /// Reads a file, which must have the length that was announced.
+    pub(super) fn read(
+        &mut self,
+        file: &SnapshotFile,
+        path: &Path,
+        progress: &mut Progress,
+    ) -> io::Result<()> {
+        let mut buffer = vec![0; READ_BYTES];
+        let mut open = File::open(path).map_err(at(path))?;
         let mut length = 0;
-        digest.begin(file);
+        self.begin(file);
         loop {
-            match open.read(&mut buffer).map_err(at(&path))? {
+            match open.read(&mut buffer).map_err(at(path))? {
                 0 => break,
                 bytes => {
-                    digest.add(&buffer[..bytes]);
+                    self.add(&buffer[..bytes]);
                     progress.add(bytes);
                     length += bytes as u64;
                 }
@@ -41,30 +94,33 @@ pub(super) fn of_files(directory: &Path, files: &[SnapshotFile]) -> io::Result<[
                 file.length
             )));
         }
+        Ok(())
     }
-    Ok(digest.finish())
-}
 
-/// Computes the digest while the files go by in order.
-#[derive(Default)]
-pub(super) struct SnapshotDigest {
-    sha: Sha256,
-}
+    pub(super) fn finish(mut self) -> Digests {
+        self.end();
+        Digests {
+            snapshot: self.snapshot.finalize().into(),
+            files: self.files,
+        }
+    }
 
-impl SnapshotDigest {
-    /// The bytes of this file follow.
-    pub(super) fn begin(&mut self, file: &SnapshotFile) {
+    fn announce(&mut self, file: &SnapshotFile) {
         // The length of a name is bounded by what a file system allows.
-        self.sha.update((file.name.len() as u32).to_be_bytes());
-        self.sha.update(file.name.as_bytes());
-        self.sha.update(file.length.to_be_bytes());
+        self.snapshot.update((file.name.len() as u32).to_be_bytes());
+        self.snapshot.update(file.name.as_bytes());
+        self.snapshot.update(file.length.to_be_bytes());
     }
 
-    pub(super) fn add(&mut self, bytes: &[u8]) {
-        self.sha.update(bytes);
+    fn add_file(&mut self, digest: FileDigest) {
+        self.snapshot.update(digest);
+        self.files.push(digest);
     }
 
-    pub(super) fn finish(self) -> [u8; 32] {
-        self.sha.finalize().into()
+    /// No more bytes of the file that was begun.
+    fn end(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.add_file(open.finalize().into());
+        }
     }
 }

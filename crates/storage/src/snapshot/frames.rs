@@ -59,7 +59,7 @@ impl SnapshotFrames {
             self.open = None;
             self.position += 1;
         }
-        let digest = std::mem::take(&mut self.digest).finish();
+        let digest = std::mem::take(&mut self.digest).finish().snapshot;
         if digest != self.snapshot.digest() {
             return Err(damaged(
                 "the digest is not the one that it had when it was made",

@@ -11,5 +11,5 @@ pub(crate) fn digest_of(meta: &SnapshotMeta, contents: &[&[u8]]) -> [u8; 32] {
         digest.begin(file);
         digest.add(content);
     }
-    digest.finish()
+    digest.finish().snapshot
 }

@@ -84,7 +84,7 @@ impl SnapshotReceiver {
             )));
         }
         let found = self.digest.finish();
-        if found != digest {
+        if found.snapshot != digest {
             return Err(refused(
                 "its digest is not the one that was announced".to_owned(),
             ));

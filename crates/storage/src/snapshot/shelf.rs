@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tally_proto::storage::{LogId, SnapshotMeta};
 
+use super::digest::Digests;
 use super::{FILES, Snapshot, digest, stored};
 use crate::directory::OpenError;
 use crate::durable;
@@ -59,7 +60,7 @@ impl Shelf {
             next = next.max(number + 1);
             let (meta, digest) = stored::read(&entry.path())
                 .map_err(|why| OpenError::damaged(entry.path(), name, why))?;
-            let snapshot = Snapshot::new(entry.path(), meta, digest);
+            let snapshot = Snapshot::new(entry.path(), meta, digest, None);
             // As long as something may still be found that refuses the start, no file goes.
             snapshot.keep(true);
             found.push(snapshot);
@@ -128,8 +129,11 @@ fn check(snapshot: &Snapshot) -> Result<(), String> {
     let files = snapshot.held.path.join(FILES);
     let found =
         digest::of_files(&files, &snapshot.meta().files).map_err(|error| error.to_string())?;
-    match found == snapshot.digest() {
-        true => Ok(()),
+    match found.snapshot == snapshot.digest() {
+        true => {
+            snapshot.held.file_digests.get_or_init(|| found.files);
+            Ok(())
+        }
         false => Err("its files do not have the digest that META says".to_owned()),
     }
 }
@@ -148,13 +152,14 @@ impl Stage {
     }
 
     /// Makes it a snapshot. Its files are whole, and fsynced by the caller.
-    pub(super) fn finish(mut self, meta: SnapshotMeta, digest: [u8; 32]) -> io::Result<Snapshot> {
+    pub(super) fn finish(mut self, meta: SnapshotMeta, digests: Digests) -> io::Result<Snapshot> {
         durable::sync_directory(&self.files())?;
-        stored::write(&self.path, &meta, digest)?;
+        stored::write(&self.path, &meta, digests.snapshot)?;
         durable::sync_directory(&self.path)?;
         durable::rename_directory(&self.path, &self.named)?;
         self.finished = true;
-        Ok(Snapshot::new(self.named.clone(), meta, digest))
+        let (digest, files) = (digests.snapshot, digests.files);
+        Ok(Snapshot::new(self.named.clone(), meta, digest, Some(files)))
     }
 }
 

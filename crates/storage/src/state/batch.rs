@@ -1,12 +1,15 @@
 //! Entries that are applied together: what they write waits in memory, seen by the entries after
 //! them, until one write takes all of it.
 
+use std::collections::BTreeMap;
+
 use prost::Message;
 use rocksdb::WriteBatch;
 use tally_model::{
-    Answer, Claim, Globals, HistoryEntry, Node, Request, Sequence, Session, SessionId, Stamp,
-    StoredOutcome, Tables, View,
+    Answer, Claim, Globals, HistoryEntry, Node, Sequence, Session, SessionId, Stamp, StoredOutcome,
+    Tables, View,
 };
+use tally_proto::convert::decode_request;
 use tally_proto::storage::log_entry::Payload;
 use tally_proto::storage::{AppliedState, LogEntry, LogId, Membership, Proposal};
 
@@ -42,9 +45,23 @@ pub(super) struct Batch<'a> {
 
 /// A batch that is ready to be written.
 pub(super) struct Ready {
-    pub(super) rows: WriteBatch,
+    /// Rows as they stand from now on, by key; `None` for one that goes.
+    pub(super) rows: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     pub(super) applied: AppliedState,
     pub(super) hashes: Vec<(u64, u128)>,
+}
+
+impl Ready {
+    pub(super) fn to_write(&self) -> WriteBatch {
+        let mut batch = WriteBatch::default();
+        for (key, value) in &self.rows {
+            match value {
+                Some(value) => batch.put(key, value),
+                None => batch.delete(key),
+            }
+        }
+        batch
+    }
 }
 
 impl<'a> Batch<'a> {
@@ -61,7 +78,7 @@ impl<'a> Batch<'a> {
 
     /// Applies the next entry; the answer is there for proposals. After an error the batch is of no
     /// use any more.
-    pub(super) fn apply(&mut self, entry: &LogEntry) -> Result<Option<Answer>, NotApplied> {
+    pub(super) fn apply(&mut self, entry: LogEntry) -> Result<Option<Answer>, NotApplied> {
         let id = entry
             .id
             .ok_or_else(|| "an entry without an id is to be applied".to_owned())?;
@@ -72,7 +89,7 @@ impl<'a> Batch<'a> {
                 id.index, last.index
             )));
         }
-        let answer = match &entry.payload {
+        let answer = match entry.payload {
             Some(Payload::Proposal(proposal)) => Some(self.decide(id.index, proposal)?),
             Some(Payload::Membership(membership)) => {
                 self.set_membership(id, membership);
@@ -95,32 +112,24 @@ impl<'a> Batch<'a> {
     }
 
     /// Everything that the entries wrote, and where the state then stands.
-    pub(super) fn finish(self) -> Ready {
-        let mut rows = WriteBatch::default();
-        for (key, value) in self.view.waiting() {
-            match value {
-                Some(value) => rows.put(key, value),
-                None => rows.delete(key),
-            }
-        }
+    pub(super) fn finish(mut self) -> Ready {
         if self.hash != self.hash_before {
-            rows.put(state_hash::KEY, state_hash::encode(self.hash));
+            let hash = state_hash::encode(self.hash);
+            self.view
+                .lay_over(state_hash::KEY.into(), Some(hash.into()));
         }
-        rows.put(applied::KEY, self.applied.encode_to_vec());
+        let applied = self.applied.encode_to_vec();
+        self.view.lay_over(applied::KEY.into(), Some(applied));
         Ready {
-            rows,
+            rows: self.view.into_waiting(),
             applied: self.applied,
             hashes: self.hashes,
         }
     }
 
     /// Runs the state machine for one proposal.
-    fn decide(&mut self, index: u64, proposal: &Proposal) -> Result<Answer, String> {
-        let request = proposal
-            .request
-            .clone()
-            .ok_or_else(|| format!("entry {index} holds no request"))?;
-        let request = Request::try_from(request)
+    fn decide(&mut self, index: u64, proposal: Proposal) -> Result<Answer, String> {
+        let request = decode_request(proposal.request)
             .map_err(|error| format!("entry {index} cannot be decoded: {error}"))?;
         let stamp = Stamp {
             index,
@@ -133,9 +142,9 @@ impl<'a> Batch<'a> {
         Ok(answer)
     }
 
-    fn set_membership(&mut self, id: LogId, membership: &Membership) {
+    fn set_membership(&mut self, id: LogId, membership: Membership) {
         self.applied.membership_at = Some(id);
-        self.applied.membership = Some(membership.clone());
+        self.applied.membership = Some(membership);
     }
 
     /// Writes a row, `None` to remove it, and keeps the hash in step. True when the row existed.
@@ -159,7 +168,7 @@ impl<'a> Batch<'a> {
         self.write(key.into(), Some(value.into()))
     }
 
-    /// Writes a row under a key that was never used: one with the revision of this entry.
+    /// Writes a row under a key that holds none: one with the revision or the tag of this entry.
     fn append(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
         let (key, value) = (key.into(), value.into());
         debug_assert_eq!(self.view.raw(&key), None, "{key:02x?} stands already");
@@ -212,8 +221,8 @@ impl Tables for Batch<'_> {
         self.remove(session::key(id));
     }
 
-    fn put_outcome(&mut self, session: SessionId, sequence: Sequence, stored: &StoredOutcome) {
-        self.put(
+    fn append_outcome(&mut self, session: SessionId, sequence: Sequence, stored: &StoredOutcome) {
+        self.append(
             outcome::key(session, sequence),
             table::encode::<outcome::Stored, _>(stored),
         );

@@ -15,6 +15,7 @@ use tally_model::{
 };
 use tally_proto::storage::{AppliedState, Membership};
 
+use super::cache::RowCache;
 use crate::progress::Progress;
 use crate::rocks;
 use crate::table::{
@@ -33,6 +34,8 @@ pub struct StateView<'a> {
     snapshot: Snapshot<'a>,
     /// Rows laid over the snapshot, by key; `None` hides one. Empty except while entries are applied.
     waiting: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// What is known of single rows without reading; only while entries are applied.
+    cache: Option<RefCell<&'a mut RowCache>>,
     /// The first read that failed.
     broken: RefCell<Option<String>>,
 }
@@ -42,7 +45,16 @@ impl<'a> StateView<'a> {
         Self {
             snapshot,
             waiting: BTreeMap::new(),
+            cache: None,
             broken: RefCell::new(None),
+        }
+    }
+
+    /// The same with a cache, which knows of no later state than this one.
+    pub(super) fn with_cache(snapshot: Snapshot<'a>, cache: &'a mut RowCache) -> Self {
+        Self {
+            cache: Some(RefCell::new(cache)),
+            ..Self::new(snapshot)
         }
     }
 
@@ -52,10 +64,8 @@ impl<'a> StateView<'a> {
     }
 
     /// The rows laid over, by key.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = (&Vec<u8>, Option<&Vec<u8>>)> {
+    pub(super) fn into_waiting(self) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
         self.waiting
-            .iter()
-            .map(|(key, value)| (key, value.as_ref()))
     }
 
     /// The first read that failed, if one did.
@@ -212,9 +222,17 @@ impl<'a> StateView<'a> {
         if let Some(waiting) = self.waiting.get(key) {
             return waiting.as_deref().and_then(decoded);
         }
+        let mut cache = self.cache.as_ref().map(RefCell::borrow_mut);
+        if let Some(known) = cache.as_ref().and_then(|cache| cache.get(key)) {
+            return known.and_then(decoded);
+        }
         match self.snapshot.get_pinned(key) {
-            Ok(None) => None,
-            Ok(Some(value)) => decoded(&value),
+            Ok(value) => {
+                if let Some(cache) = &mut cache {
+                    cache.found(key, value.as_deref());
+                }
+                value.as_deref().and_then(decoded)
+            }
             Err(error) => {
                 self.break_off(&describe(key), error.as_ref());
                 None

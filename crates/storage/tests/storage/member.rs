@@ -77,7 +77,11 @@ impl Member {
         let entries = self.log.read(from..u64::MAX, usize::MAX).unwrap();
         let together = entries.chunks(TOGETHER);
         together
-            .flat_map(|entries| self.state.apply_all(entries).expect("they are applied"))
+            .flat_map(|entries| {
+                self.state
+                    .apply_all(entries.to_vec())
+                    .expect("they are applied")
+            })
             .collect()
     }
 }

@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 use tally_model::memory::MemoryState;
 use tally_model::{Command, Marker, Request, Revision, Settings, Stamp, StorageState, View};
+use tally_proto::convert::decode_request;
 use tally_proto::storage::LogEntry;
 use tally_storage::SnapshotPiece;
 
@@ -132,7 +133,7 @@ proptest! {
         transfer(&whole, &behind, chunk_bytes);
         let one_by_one = after.iter().map(|entry| whole.state.apply(entry).unwrap());
         let expected: Vec<_> = one_by_one.collect();
-        prop_assert_eq!(behind.state.apply_all(after).unwrap(), expected);
+        prop_assert_eq!(behind.state.apply_all(after.to_vec()).unwrap(), expected);
         let latest = |state: &tally_storage::StateStore| {
             let hashes = state.recent_hashes().into_iter().rev();
             hashes.take(after.len()).collect::<Vec<_>>()
@@ -153,10 +154,10 @@ proptest! {
         let entries = log(&steps);
         let answers = entries
             .chunks(together)
-            .flat_map(|entries| member.state.apply_all(entries).unwrap());
+            .flat_map(|entries| member.state.apply_all(entries.to_vec()).unwrap());
         for ((index, entry), answer) in (0..).zip(&entries).zip(answers) {
             if let Some(tally_proto::storage::log_entry::Payload::Proposal(proposal)) = &entry.payload {
-                let request = Request::try_from(proposal.request.clone().unwrap()).unwrap();
+                let request = decode_request(proposal.request.clone()).unwrap();
                 let expected = memory.apply(Stamp { index, unix_ms: proposal.unix_ms }, &request);
                 prop_assert_eq!(answer, Some(expected));
             }

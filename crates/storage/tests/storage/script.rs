@@ -5,6 +5,7 @@ use tally_model::{
     Actor, ClusterId, Command, Incarnation, Location, Marker, NodeId, NodeName, Request, Revision,
     Sequence, SessionId, Settings, StorageState, Tag, Tagged,
 };
+use tally_proto::convert::encode_request;
 use tally_proto::storage;
 use tally_proto::storage::log_entry::Payload;
 use tally_proto::storage::{LogEntry, LogId, MemberRecord, Membership, VoterSet};
@@ -39,7 +40,7 @@ pub(crate) fn blank(index: u64) -> LogEntry {
 
 pub(crate) fn proposal(index: u64, unix_ms: u64, request: Request) -> LogEntry {
     let proposal = storage::Proposal {
-        request: Some((&request).into()),
+        request: encode_request(&request),
         unix_ms,
     };
     entry(index, Payload::Proposal(proposal))

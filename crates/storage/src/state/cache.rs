@@ -1,0 +1,67 @@
+//! The rows that entries look at again and again: those of busy sessions and nodes.
+
+use quick_cache::Weighter;
+use quick_cache::unsync::Cache;
+
+use crate::table::{history, node_history};
+
+/// Memory for the rows, [`ROW_OVERHEAD`] included.
+const BYTES_MAX: u64 = 2 << 20;
+/// What a row takes beyond its key and its value: pointers, lengths, and its place in the cache.
+const ROW_OVERHEAD: usize = 96;
+/// Rows that a cache of this size is made for; it may hold more.
+const ROWS_EXPECTED: usize = 4_096;
+
+/// Rows by key as the last batch left them, `None` for one that does not stand. Holds what was looked
+/// at, and the rows that were looked at most when that is too much.
+pub(super) struct RowCache(Cache<Vec<u8>, Option<Vec<u8>>, Bytes>);
+
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<Vec<u8>, Option<Vec<u8>>> for Bytes {
+    fn weight(&self, key: &Vec<u8>, value: &Option<Vec<u8>>) -> u64 {
+        let value = value.as_ref().map_or(0, Vec::len);
+        (key.len() + value + ROW_OVERHEAD) as u64
+    }
+}
+
+/// True for lines of the history, which no entry looks at.
+fn is_history(key: &[u8]) -> bool {
+    key.starts_with(&[history::TAG]) || key.starts_with(&[node_history::TAG])
+}
+
+impl Default for RowCache {
+    fn default() -> Self {
+        Self(Cache::with_weighter(ROWS_EXPECTED, BYTES_MAX, Bytes))
+    }
+}
+
+impl RowCache {
+    /// `None` when it is not known whether the row stands.
+    pub(super) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
+        self.0.get(key).map(Option::as_deref)
+    }
+
+    /// Keeps what was found when a row was looked at.
+    pub(super) fn found(&mut self, key: &[u8], value: Option<&[u8]>) {
+        self.0.insert(key.to_vec(), value.map(<[u8]>::to_vec));
+    }
+
+    /// A row was written. One that was removed is not kept: most are never asked for again.
+    pub(super) fn written(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        match value {
+            Some(value) => {
+                if !is_history(&key) {
+                    self.0.insert(key, Some(value));
+                }
+            }
+            None => drop(self.0.remove(&key)),
+        }
+    }
+
+    /// Forgets everything: another state stands.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}

@@ -336,6 +336,49 @@ fn a_newer_snapshot_replaces_the_old_one_when_nobody_reads_it_any_more() {
 }
 
 #[test]
+fn a_snapshot_that_shares_files_with_the_one_before_it_arrives_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("leader");
+    let leader = leader(&path);
+    leader.state.build_snapshot().unwrap();
+    for (round, entry) in more(17..22).iter().enumerate() {
+        leader.state.apply(entry).unwrap();
+        let snapshot = leader.state.build_snapshot().unwrap();
+        let follower = Member::open(&directory.path().join(format!("follower-{round}")));
+        let received = receive(&follower.state, &snapshot, &pieces(&snapshot)).unwrap();
+        follower.state.install(&received).unwrap();
+        assert_eq!(everything(&follower.state), everything(&leader.state));
+    }
+    let expected = everything(&leader.state);
+    drop(leader);
+    assert_eq!(everything(&Member::open(&path).state), expected);
+}
+
+/// A file that stands in one snapshot after another keeps the digest that it had when it was new: damage
+/// that came later is found, whichever snapshot is sent.
+#[test]
+fn damage_to_a_file_that_an_earlier_snapshot_holds_is_found_in_a_later_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let leader = leader(directory.path());
+    let first = leader.state.build_snapshot().unwrap();
+    let table = files_below(&directory.path().join("snapshots"))
+        .into_iter()
+        .find(|file| file.extension().is_some_and(|kind| kind == "sst"))
+        .expect("the snapshot has a table file");
+    // Where the state stands is read when a snapshot is made, and is in a newer table then.
+    for entry in more(17..18) {
+        leader.state.apply(&entry).unwrap();
+    }
+    flip(&table, 8 * 20);
+    let second = leader.state.build_snapshot().unwrap();
+    for snapshot in [first, second] {
+        let broken = snapshot.frames(CHUNK_BYTES).find_map(Result::err);
+        let broken = broken.expect("damage is found").to_string();
+        assert!(broken.contains("damaged"), "{broken}");
+    }
+}
+
+#[test]
 fn a_received_snapshot_that_was_never_installed_is_gone_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let leader = leader(&directory.path().join("leader"));

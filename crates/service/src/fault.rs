@@ -24,6 +24,7 @@ fn no_leader(found: &str, leader: Option<String>) -> Status {
 /// Too much of something; `found` says of what and how much is allowed.
 pub(crate) fn overloaded(found: impl Into<String>) -> Status {
     Fault::new(codes::OVERLOADED, found)
+        .with_next("send it again a little later, or to another member")
         .with_retry_after(OVERLOAD_PASSES)
         .into_status(Code::ResourceExhausted)
 }
@@ -110,7 +111,16 @@ pub(crate) fn manage(error: &ManageError, leader: Option<String>) -> Status {
 }
 
 pub(crate) fn invalid(error: &DecodeError) -> Status {
-    Fault::new(codes::INVALID_ARGUMENT, error.to_string()).into_status(Code::InvalidArgument)
+    Fault::new(codes::INVALID_ARGUMENT, error.to_string())
+        .with_next("correct the request; nothing of it was appended")
+        .into_status(Code::InvalidArgument)
+}
+
+/// Another member, or something that takes itself for one, asks what this member must not answer.
+pub(crate) fn wrong_peer(found: impl Into<String>) -> Status {
+    Fault::new(codes::WRONG_PEER, found)
+        .with_next("compare --initial-cluster and the data directories of both")
+        .into_status(Code::FailedPrecondition)
 }
 
 /// The disk failed while a request was read for.

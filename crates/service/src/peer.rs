@@ -6,15 +6,14 @@ pub(crate) mod stranger;
 
 use std::sync::Arc;
 
-use tally_model::explanation::codes;
 use tally_model::{ClusterId, MemberId};
-use tally_proto::fault;
 use tally_proto::peer::peer_server::PeerServer;
 use tokio::net::TcpListener;
+use tonic::Status;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::service::Routes;
-use tonic::{Code, Status};
 
+use crate::fault;
 use crate::member::Member;
 use crate::ports::{Ports, peer_bounds};
 
@@ -67,13 +66,7 @@ impl Envelope {
         cluster: Option<ClusterId>,
         member: MemberId,
     ) -> Result<Self, Status> {
-        let refuse = |found: String| {
-            Err(fault::status(
-                Code::FailedPrecondition,
-                codes::WRONG_PEER,
-                found,
-            ))
-        };
+        let refuse = |found: String| Err(fault::wrong_peer(found));
         let Some(envelope) = Self::open(metadata) else {
             return refuse(
                 "the call does not say which cluster and members it is between".to_owned(),
@@ -149,7 +142,7 @@ mod tests {
         let refused = |metadata: &MetadataMap, cluster: Option<u128>, member| {
             let status = Envelope::check(metadata, cluster.map(ClusterId), MemberId(member));
             let status = status.unwrap_err();
-            assert_eq!(fault::read(&status).unwrap().code, "T-009");
+            assert_eq!(tally_proto::fault::read(&status).unwrap().code, "T-009");
             status.message().to_owned()
         };
         let metadata = sealed(ENVELOPE);

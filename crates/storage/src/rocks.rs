@@ -13,6 +13,10 @@ const LOG_CACHE_BYTES: usize = 1 << 20;
 const STATE_CACHE_BYTES: usize = 3 << 20;
 /// Memory for the latest writes of one instance; two such buffers exist while one is flushed.
 const WRITE_BUFFER_BYTES: usize = 2 << 20;
+/// The level that takes what was flushed: rewritten each time, so it must stay small against the rest.
+const FIRST_LEVEL_BYTES: u64 = 16 << 20;
+/// A table file of that level; files of each level below are twice as large.
+const FIRST_LEVEL_FILE_BYTES: u64 = 4 << 20;
 const OPEN_FILES_MAX: i32 = 128;
 const BACKGROUND_JOBS_MAX: i32 = 2;
 const MANIFEST_BYTES_MAX: usize = 4 << 20;
@@ -38,6 +42,9 @@ fn options(cache_bytes: usize) -> Options {
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_write_buffer_number(2);
+    options.set_max_bytes_for_level_base(FIRST_LEVEL_BYTES);
+    options.set_target_file_size_base(FIRST_LEVEL_FILE_BYTES);
+    options.set_target_file_size_multiplier(2);
     options.set_max_background_jobs(BACKGROUND_JOBS_MAX);
     options.set_max_open_files(OPEN_FILES_MAX);
     options.set_max_manifest_file_size(MANIFEST_BYTES_MAX);

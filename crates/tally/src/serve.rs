@@ -93,8 +93,13 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     }
     tracing::info!(within = ?shutdown_within, "asked to end; a second signal ends at once");
     supervisor.ending(shutdown_within);
-    let closed = tokio::time::timeout(shutdown_within, server.shutdown());
-    closed.await.map_err(|_| ended_late(shutdown_within))?;
+    // Closing waits for the disk on the thread that closes, and a disk may hang: the thread is one that
+    // nothing else needs, the clock least of all.
+    let runtime = tokio::runtime::Handle::current();
+    let closing = tokio::task::spawn_blocking(move || runtime.block_on(server.shutdown()));
+    let closed = tokio::time::timeout(shutdown_within, closing);
+    let closed = closed.await.map_err(|_| ended_late(shutdown_within))?;
+    closed.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     tracing::info!("ended");
     Ok(())
 }

@@ -26,6 +26,7 @@ use crate::proxy::{Mode, Proxy};
 use crate::read::{Reader, activations};
 use crate::requester::{Requester, channel};
 
+use fault::Deck;
 pub use fault::Fault;
 pub use interleaving::{Asked, Interleaving, Moment, Retried, Struck};
 
@@ -118,12 +119,19 @@ pub async fn rounds(
 ) -> Result<()> {
     let mut random = StdRng::seed_from_u64(seed);
     let order = Interleaving::shuffled(&mut random);
+    let mut deck = Deck::of(faults);
     for number in 1..=count {
         let interleaving = order[(number - 1) % order.len()];
-        let fault = Fault::draw(faults, &mut random);
+        let fault = match interleaving.struck {
+            Struck::Nobody => None,
+            _ => Some(deck.draw(&mut random)),
+        };
         let begun = Instant::now();
         let round = round(cluster, number, interleaving, fault).await;
         let mut round = round.with_context(|| {
+            let fault = fault.map_or("nothing happened to anybody".to_owned(), |fault| {
+                fault.to_string()
+            });
             format!("round {number} of seed {seed} did not hold: {interleaving}, {fault}")
         })?;
         round.took = begun.elapsed();
@@ -136,7 +144,7 @@ async fn round(
     cluster: &mut Cluster,
     number: usize,
     interleaving: Interleaving,
-    fault: Fault,
+    fault: Option<Fault>,
 ) -> Result<Round> {
     let leader = cluster.leader().await?;
     let cast = interleaving.cast(&leader, &cluster.followers().await?)?;
@@ -148,20 +156,21 @@ async fn round(
     if interleaving.moment == Moment::AfterCommit {
         committed(cluster, &cast.witness, &scene.name).await?;
     }
-    if let Some(struck) = &cast.struck {
+    let blow = fault.zip(cast.struck);
+    if let Some((fault, struck)) = &blow {
         fault.strike(cluster, struck, &cast.witness).await?;
     }
 
-    let mut away = cast.struck.clone().filter(|_| !fault.leaves_it_in());
+    let mut away = blow.clone().filter(|(fault, _)| !fault.leaves_it_in());
     let retried = match interleaving.retried {
         Retried::Leader => {
             let mut present = cluster.started();
-            present.retain(|name| Some(name) != away.as_ref());
+            present.retain(|name| away.as_ref().is_none_or(|(_, away)| away != name));
             cluster.leader_among(&present).await?
         }
         Retried::Follower | Retried::OldLeader => cast.retried.clone(),
     };
-    if let Some(back) = away.take_if(|name| *name == retried) {
+    if let Some((fault, back)) = away.take_if(|(_, name)| *name == retried) {
         fault.mend(cluster, &back)?;
     }
     let address = cluster.address(&retried)?;
@@ -176,7 +185,7 @@ async fn round(
     scene.check_history(&address, revision).await?;
     no_answer(lost).await?;
 
-    if let Some(back) = away {
+    if let Some((fault, back)) = away {
         fault.mend(cluster, &back)?;
     }
     cluster.all_ready().await?;
@@ -192,7 +201,7 @@ async fn round(
         number,
         interleaving,
         asked: cast.asked,
-        struck: cast.struck.map(|name| (fault, name)),
+        struck: blow,
         retried,
         outcome,
         revision,

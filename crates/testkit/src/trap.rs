@@ -68,6 +68,19 @@ impl Trap {
     /// # Errors
     /// When strace cannot attach.
     pub async fn nth(process: u32, calls: Calls, n: usize, dir: &Path) -> Result<Self> {
+        Self::set(process, calls, &format!("error=EIO:when={n}+"), dir).await
+    }
+
+    /// From now on these calls do not return for so long, which no process outlives that ends in time.
+    ///
+    /// # Errors
+    /// When strace cannot attach.
+    pub async fn hanging(process: u32, calls: Calls, hang: Duration, dir: &Path) -> Result<Self> {
+        let microseconds = hang.as_micros();
+        Self::set(process, calls, &format!("delay_enter={microseconds}"), dir).await
+    }
+
+    async fn set(process: u32, calls: Calls, injected: &str, dir: &Path) -> Result<Self> {
         let calls = calls.names();
         let output = dir.join(format!("trap-{process}"));
         let said = dir.join(format!("trap-{process}.log"));
@@ -75,7 +88,7 @@ impl Trap {
         command
             .args(["-f", "-y", "-ttt", "-p", &process.to_string()])
             .args(["-e", &format!("trace={calls}")])
-            .args(["-e", &format!("inject={calls}:error=EIO:when={n}+")])
+            .args(["-e", &format!("inject={calls}:{injected}")])
             .arg("-o")
             .arg(&output);
         let mut process = Process::start(&mut command, &said)?;

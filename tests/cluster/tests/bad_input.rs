@@ -256,6 +256,7 @@ fn refused_as(status: &Status, code: &str, found: &str) -> Result<()> {
         fault.found.contains(found),
         "{fault:?} does not say {found:?}"
     );
+    ensure!(!fault.next.is_empty(), "{fault:?} does not say what to do");
     Ok(())
 }
 

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use tally_consensus::{LinkError, ReadError, Replica};
-use tally_model::explanation::codes;
 use tally_model::{ClusterId, MemberId};
 use tally_proto::convert::bytes_16;
-use tally_proto::fault::{self, Fault};
+use tally_proto::fault::Fault;
 use tally_proto::peer::peer_server::Peer;
 use tally_proto::peer::{
     AppendRequest, AppendResponse, ForwardRequest, ForwardResponse, IdentifyRequest,
@@ -75,11 +74,7 @@ impl PeerAnswers {
 
 /// What was refused here, for the caller's log.
 fn refused(error: LinkError) -> Status {
-    fault::status(
-        Code::FailedPrecondition,
-        codes::WRONG_PEER,
-        error.to_string(),
-    )
+    crate::fault::wrong_peer(error.to_string())
 }
 
 #[tonic::async_trait]
@@ -106,13 +101,7 @@ impl Peer for PeerAnswers {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let ask = request.into_inner();
         let member = &self.member;
-        let refuse = |found: String| {
-            Err(fault::status(
-                Code::FailedPrecondition,
-                codes::WRONG_PEER,
-                found,
-            ))
-        };
+        let refuse = |found: String| Err(crate::fault::wrong_peer(found));
         if ask.to != member.id().0 {
             return refuse(format!(
                 "the call is for member {:x}, this is {}",

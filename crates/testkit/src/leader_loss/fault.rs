@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::Result;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
+use rand::seq::SliceRandom;
 
 use crate::cluster::Cluster;
 
@@ -38,11 +38,6 @@ impl Fault {
     /// True when members need hosts of their own for it.
     pub fn needs_hosts(self) -> bool {
         matches!(self, Self::Partition | Self::Mute | Self::Deaf)
-    }
-
-    /// The next one of a schedule.
-    pub(super) fn draw(among: &[Self], random: &mut StdRng) -> Self {
-        among.choose(random).copied().unwrap_or(Self::Kill)
     }
 
     /// True when the member goes on as a part of the cluster.
@@ -83,6 +78,31 @@ impl Fault {
     }
 }
 
+/// Faults in an order that a seed gives: each comes once before one comes again, so that few rounds have
+/// all of them.
+pub(super) struct Deck {
+    all: Vec<Fault>,
+    left: Vec<Fault>,
+}
+
+impl Deck {
+    /// Of at least one fault.
+    pub(super) fn of(faults: &[Fault]) -> Self {
+        Self {
+            all: faults.to_vec(),
+            left: Vec::new(),
+        }
+    }
+
+    pub(super) fn draw(&mut self, random: &mut StdRng) -> Fault {
+        if self.left.is_empty() {
+            self.left.clone_from(&self.all);
+            self.left.shuffle(random);
+        }
+        self.left.pop().unwrap_or(Fault::Kill)
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -93,5 +113,28 @@ impl fmt::Display for Fault {
             Self::Deaf => "deafened",
             Self::Transfer => "leadership transferred at",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn drawn(seed: u64, count: usize) -> Vec<Fault> {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut deck = Deck::of(&Fault::ALL);
+        (0..count).map(|_| deck.draw(&mut random)).collect()
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_faults_and_every_fault_comes_early() {
+        let some = drawn(7, 12);
+        assert_eq!(some, drawn(7, 12));
+        assert_ne!(some, drawn(8, 12));
+        for fault in Fault::ALL {
+            assert!(some[..6].contains(&fault), "{fault:?} is not in {some:?}");
+        }
     }
 }

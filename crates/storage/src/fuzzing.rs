@@ -22,15 +22,15 @@ use tally_proto::storage::{
 use crate::log::fuzzing as log;
 use crate::snapshot::Shelf;
 use crate::snapshot::fuzzing::digest_of;
-use crate::{record_file, table};
+use crate::{record_file, table, torn};
 
-/// A file that holds one message, a slot of `FLOOR`, or a row of the log; the first byte says which, and
+/// A file that holds one message, a slot of `FLOOR`, a row of the log, or the end of a log of RocksDB; the first byte says which, and
 /// whether the bytes come with a checksum or get the right one here, which no chance would find.
 pub fn disk(data: &[u8]) {
     let Some((which, bytes)) = data.split_first() else {
         return;
     };
-    match which % 10 {
+    match which % 11 {
         0 => record::<Identity>(bytes, *b"TALLYID1"),
         1 => record::<CurrentGeneration>(bytes, *b"TALLYGEN"),
         2 => record::<StoredSnapshot>(bytes, *b"TALLYSNP"),
@@ -40,6 +40,7 @@ pub fn disk(data: &[u8]) {
         6 => record::<CurrentGeneration>(&checked(bytes, *b"TALLYGEN"), *b"TALLYGEN"),
         7 => record::<StoredSnapshot>(&checked(bytes, *b"TALLYSNP"), *b"TALLYSNP"),
         8 => log::checked_floor_slot(bytes),
+        10 => torn::behind_sound_records(bytes),
         _ => log::checked_row(bytes),
     }
 }
@@ -119,6 +120,8 @@ pub fn disk_seeds() -> Vec<Vec<u8>> {
     }
     seeds.push([&[5], identity.encode_to_vec().as_slice()].concat());
     seeds.push([&[7], snapshot.encode_to_vec().as_slice()].concat());
+    // A full record of three bytes with its checksum, and the beginning of another.
+    seeds.push([&[10], torn::record(1, b"two").as_slice(), &[0x10, 0x20]].concat());
     seeds
 }
 

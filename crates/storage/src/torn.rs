@@ -185,20 +185,36 @@ fn torn_or_damaged(block: &[u8], begin: usize, end: usize) -> End {
     End::Damaged(begin)
 }
 
+/// A record as RocksDB writes it.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let covered = [&[kind][..], payload].concat();
+    let masked = crc32c::crc32c(&covered)
+        .rotate_right(15)
+        .wrapping_add(0xa282_ead8);
+    let length = (payload.len() as u16).to_le_bytes();
+    [&masked.to_le_bytes()[..], &length, &covered].concat()
+}
+
+/// Reads any bytes behind sound records: what is said to be damaged is among them.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn behind_sound_records(bytes: &[u8]) {
+    let sound = [record(1, b"one"), record(1, &[b'x'; 700])].concat();
+    let content = [&sound, bytes].concat();
+    let found = check_file(content.as_slice());
+    let Ok(found) = found else {
+        panic!("memory cannot be read: {found:?}");
+    };
+    if let Some(position) = found {
+        assert!((sound.len()..content.len()).contains(&(position as usize)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
-
-    fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
-        let covered = [&[kind][..], payload].concat();
-        let masked = crc32c::crc32c(&covered)
-            .rotate_right(15)
-            .wrapping_add(0xa282_ead8);
-        let length = (payload.len() as u16).to_le_bytes();
-        [&masked.to_le_bytes()[..], &length, &covered].concat()
-    }
 
     /// Payloads of several lengths without a zero in them.
     fn sound() -> Vec<u8> {

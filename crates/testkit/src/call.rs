@@ -38,19 +38,44 @@ impl Call {
 /// # Errors
 /// As the member or the connection says.
 pub async fn send(to: &Channel, call: &Call, within: Duration) -> Result<v1::Answer, Status> {
+    send_with(to, call, Some(within)).await
+}
+
+/// Sends it once and waits for as long as the member lets it wait.
+///
+/// # Errors
+/// As the member or the connection says.
+pub async fn send_unhurried(to: &Channel, call: &Call) -> Result<v1::Answer, Status> {
+    send_with(to, call, None).await
+}
+
+async fn send_with(
+    to: &Channel,
+    call: &Call,
+    within: Option<Duration>,
+) -> Result<v1::Answer, Status> {
     let mut client = NodesClient::new(to.clone());
     let answer = match call {
         Call::Register(ask) => {
-            let answer = client.register(timed(ask, within)).await?;
-            answer.into_inner().answer
+            client
+                .register(request(ask, within))
+                .await?
+                .into_inner()
+                .answer
         }
         Call::Activate(ask) => {
-            let answer = client.activate(timed(ask, within)).await?;
-            answer.into_inner().answer
+            client
+                .activate(request(ask, within))
+                .await?
+                .into_inner()
+                .answer
         }
         Call::SetState(ask) => {
-            let answer = client.set_state(timed(ask, within)).await?;
-            answer.into_inner().answer
+            client
+                .set_state(request(ask, within))
+                .await?
+                .into_inner()
+                .answer
         }
     };
     answer.ok_or_else(|| Status::data_loss("the response carries no answer"))
@@ -75,8 +100,14 @@ pub async fn send_until_answered(to: &str, call: &Call, within: Duration) -> Res
 }
 
 pub(crate) fn timed<T: Clone>(ask: &T, within: Duration) -> Request<T> {
+    request(ask, Some(within))
+}
+
+fn request<T: Clone>(ask: &T, within: Option<Duration>) -> Request<T> {
     let mut request = Request::new(ask.clone());
-    request.set_timeout(within);
+    if let Some(within) = within {
+        request.set_timeout(within);
+    }
     request
 }
 

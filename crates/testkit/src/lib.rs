@@ -33,7 +33,7 @@ mod trap;
 
 pub use answer::AnswerExt;
 pub use bulk::grow;
-pub use call::{Call, send, send_until_answered};
+pub use call::{Call, send, send_unhurried, send_until_answered};
 pub use clock::Clocks;
 pub use cluster::Cluster;
 pub use command::{Finished, Operator};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use tally_proto::v1::{Consistency, StorageState};
 use tally_testkit::{
-    AnswerExt, Cluster, Load, Reader, Requester, channel, rounds, send_until_answered,
+    AnswerExt, Cluster, Load, Proxy, Reader, Requester, channel, rounds, send_until_answered,
 };
 use tokio::task::JoinSet;
 
@@ -13,6 +13,8 @@ use tokio::task::JoinSet;
 const READERS: usize = 8;
 /// Reads of each, one after the other: some wait in its sockets when it is woken up.
 const READS: usize = 20;
+/// A read has more bytes than this on its way to the member, headers included.
+const READ_BYTES_MIN: u64 = 30;
 const READ_WITHIN: Duration = Duration::from_secs(5);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -37,6 +39,7 @@ async fn hammer(to: Reader, name: String, now: StorageState) -> Result<usize> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resumed_leader_never_answers_a_fresh_read_with_what_was() -> Result<()> {
     let cluster = Cluster::start(3).await?;
+    let mut answers = 0;
     for round in 1..=rounds(4, 40) {
         let load = Load::start(&cluster)?;
         let old = cluster.leader().await?;
@@ -45,9 +48,11 @@ async fn a_resumed_leader_never_answers_a_fresh_read_with_what_was() -> Result<(
         let mut owner = Requester::open(&address).await?;
         let (node, incarnation) = owner.register(&address, &name).await?;
         let activated = owner.activate(&address, node, incarnation).await?;
+        let proxy = Proxy::before(&address).await?;
         let mut readers = Vec::new();
         for _ in 0..READERS {
-            let to = Reader::over(channel(&address).await?, Consistency::Linearizable);
+            let to = channel(&proxy.address()).await?;
+            let to = Reader::over(to, Consistency::Linearizable);
             // The connection is up before its other end is stopped.
             to.known(&name).await?;
             readers.push(to.within(READ_WITHIN));
@@ -63,11 +68,14 @@ async fn a_resumed_leader_never_answers_a_fresh_read_with_what_was() -> Result<(
         let changed = send_until_answered(&leader, &change, ANSWERED_WITHIN).await?;
         ensure!(changed.applied().is_some(), "{changed:?}");
 
-        // Asked after the change was answered, and before the old leader wakes up.
+        // Asked after the change was answered, and in the old leader's sockets before it wakes up.
+        let before = proxy.request_bytes();
         let mut hammers = JoinSet::new();
         for to in readers {
             hammers.spawn(hammer(to, name.clone(), StorageState::ReadOnly));
         }
+        let all = before + READERS as u64 * READ_BYTES_MIN;
+        proxy.request_bytes_above(all, READ_WITHIN).await?;
         let woken = Instant::now();
         cluster.resume(&old)?;
         let mut answered = 0;
@@ -78,10 +86,12 @@ async fn a_resumed_leader_never_answers_a_fresh_read_with_what_was() -> Result<(
             "round {round}: {old} gave {answered} answers, the last after {:?}",
             woken.elapsed()
         );
+        answers += answered;
         cluster.leader().await?;
         let mut recorded = load.stop().await?;
         println!("round {round}: {}", recorded.check(&cluster).await?);
         println!("round {round}: {}", recorded.linearizable()?);
     }
+    ensure!(answers > 0, "no woken leader answered a read");
     cluster.stop().await
 }

@@ -25,8 +25,9 @@ use crate::status::{Role, Status, count};
 const LOOKS_AFTER_MS: [u64; 5] = [0, 5, 20, 50, 100];
 
 /// How much later than the one before it the next voter asks for votes. Two that asked together would
-/// take each other's votes, and that would cost an election timeout.
-const TURN: Duration = Duration::from_millis(50);
+/// take each other's votes, and that would cost another election. Long enough for a pre-vote, a vote and its
+/// fsync on a machine that is busy with something else.
+const TURN: Duration = Duration::from_millis(150);
 
 /// How long to wait before asking again: others may not have seen it yet.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
@@ -100,6 +101,16 @@ impl Replica {
         status.role == Role::Follower && status.term == led.term && status.halted.is_none()
     }
 
+    /// True while this member has not voted in a later term, for itself or another one: as openraft knows it,
+    /// of which the status tells a little later. Who stands already must not stand again.
+    async fn may_stand(&self, led: Led) -> bool {
+        let asked = self
+            .raft
+            .with_raft_state(move |state| state.vote_ref().leader_id.term == led.term);
+        // An error: openraft has stopped, which the status tells as well.
+        asked.await.unwrap_or(false)
+    }
+
     /// Does the leader's own host say that nobody listens there any more?
     async fn is_gone(&self, led: Led) -> bool {
         for pause in LOOKS_AFTER_MS {
@@ -139,7 +150,7 @@ impl Replica {
             if self.raft.handle_transfer_leader(ended).await.is_err() {
                 return;
             }
-            let stands = Instant::now() >= stands_at;
+            let stands = Instant::now() >= stands_at && self.may_stand(led).await;
             if stands && self.raft.trigger().elect(true).await.is_err() {
                 return;
             }

@@ -444,7 +444,7 @@ mod tests {
 
     #[test]
     fn seeds_are_what_is_really_written() {
-        assert_eq!(disk_seeds().len(), 11);
+        assert_eq!(disk_seeds().len(), 12);
         let identity = &disk_seeds()[0][1..];
         assert!(record_file::decode::<Identity>(identity, *b"TALLYID1").is_ok());
         let directory = tempfile::tempdir().unwrap();

@@ -197,7 +197,7 @@ pub(crate) fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Reads any bytes behind sound records: what is said to be damaged is among them.
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn behind_sound_records(bytes: &[u8]) {
     let sound = [record(1, b"one"), record(1, &[b'x'; 700])].concat();
     let content = [&sound, bytes].concat();

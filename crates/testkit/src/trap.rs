@@ -93,8 +93,10 @@ impl Trap {
             .arg(&output);
         let mut process = Process::start(&mut command, &said)?;
         until("strace is attached", ATTACHED_WITHIN, async || {
-            ensure!(process.is_running()?, "strace ended: {}", process.log());
-            ensure!(process.log().contains("attached"), "{}", process.log());
+            // It may have ended with its process by now, whose first call failed.
+            let running = process.is_running()?;
+            let said = process.log();
+            ensure!(said.contains("attached"), "running: {running}: {said}");
             Ok(())
         })
         .await?;

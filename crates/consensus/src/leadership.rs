@@ -119,11 +119,8 @@ impl Leadership {
     /// Translated once for each change: the metrics change with every entry. While they tell of no
     /// member, what was known before stands.
     fn membership(&mut self, told: &Arc<StoredMembership>) -> Arc<Membership> {
-        if !self
-            .told
-            .as_ref()
-            .is_some_and(|known| Arc::ptr_eq(known, told))
-        {
+        let known = self.told.as_ref();
+        if known.is_none_or(|known| !Arc::ptr_eq(known, told)) {
             self.told = Some(told.clone());
             let now = Membership::of(told);
             if !now.members.is_empty() {

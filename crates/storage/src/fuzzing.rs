@@ -15,8 +15,8 @@ use tally_model::{
 use tally_proto::peer::snapshot_frame::Kind;
 use tally_proto::peer::{SnapshotChunk, SnapshotEnd, SnapshotFrame, SnapshotHeader};
 use tally_proto::storage::{
-    Blank, CurrentGeneration, Identity, LogEntry, LogId, Proposal, SnapshotFile, SnapshotMeta,
-    StoredSnapshot, Vote, log_entry::Payload,
+    Blank, CurrentGeneration, Identity, LogEntry, LogId, Proposal, Request, SnapshotFile,
+    SnapshotMeta, StoredSnapshot, Vote, log_entry::Payload,
 };
 
 use crate::log::fuzzing as log;
@@ -94,7 +94,7 @@ pub fn disk_seeds() -> Vec<Vec<u8>> {
         Payload::Blank(Blank {}),
         Payload::Proposal(Proposal {
             unix_ms: 1_700_000_000_000,
-            request: vec![0x12, 0x00].into(),
+            request: Request::default().encode_to_vec().into(),
         }),
     ];
     let entries = entries.map(|payload| LogEntry {

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tally_proto::fault::Fault;
+use tally_proto::v1;
 use tally_proto::v1::{Role, StorageState};
 use tally_testkit::{
     AnswerExt, Call, Cluster, Load, Reader, Requester, activations, channel, send, send_unhurried,
     send_until_answered, until, while_observing,
 };
-use tonic::Code;
+use tonic::Status;
 
 const NOT_ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
@@ -19,30 +20,20 @@ const ANSWERS: usize = 20;
 const NO_LEADER: &str = "T-001";
 const OUTCOME_UNKNOWN: &str = "T-002";
 
-/// Sends a command without a deadline of its own: the member itself must say that it is in doubt.
-async fn left_in_doubt(address: &str, call: &Call) -> Result<()> {
-    let sent = send_unhurried(&channel(address).await?, call).await;
+/// The code of the fault with which the member itself turned a command down that must not be answered.
+fn turned_down(sent: Result<v1::Answer, Status>) -> Result<String> {
     let Err(status) = sent else {
         anyhow::bail!("a minority answered {sent:?}");
     };
-    let told = Fault::read(&status).map(|fault| fault.code);
-    ensure!(told.as_deref() == Some(OUTCOME_UNKNOWN), "{status:?}");
-    Ok(())
+    let told = Fault::read(&status).with_context(|| format!("it did not say so: {status:?}"))?;
+    Ok(told.code)
 }
 
-/// Sends a command that must not be answered, and returns the code of the fault.
-async fn not_answered(address: &str, call: &Call) -> Result<String> {
-    let sent = send(&channel(address).await?, call, NOT_ANSWERED_WITHIN).await;
-    let Err(status) = sent else {
-        anyhow::bail!("a minority answered {sent:?}");
-    };
-    // Tonic's own word for a deadline that passed on this side.
-    let told = Fault::read(&status).map(|fault| fault.code);
-    ensure!(
-        told.is_some() || status.code() == Code::Cancelled,
-        "{status:?}"
-    );
-    Ok(told.unwrap_or_else(|| OUTCOME_UNKNOWN.to_owned()))
+/// Sends a command without a deadline of its own, which the member must say is in doubt.
+async fn left_in_doubt(address: &str, call: &Call) -> Result<()> {
+    let code = turned_down(send_unhurried(&channel(address).await?, call).await)?;
+    ensure!(code == OUTCOME_UNKNOWN, "in doubt, and yet {code}");
+    Ok(())
 }
 
 /// What a member without a majority does, whatever it was before.
@@ -81,7 +72,8 @@ async fn minority_side(cluster: &Cluster, cut_off: &str, number: usize) -> Resul
     // By now it knows that it is alone: nothing more is appended, and it says so.
     let refused = owner.register_call(&format!("{name}-refused"), None);
     until("a write is not accepted", ANSWERED_WITHIN, async || {
-        let code = not_answered(&alone, &refused).await?;
+        let sent = send(&channel(&alone).await?, &refused, NOT_ANSWERED_WITHIN).await;
+        let code = turned_down(sent)?;
         ensure!(code == NO_LEADER, "{code}");
         Ok(())
     })

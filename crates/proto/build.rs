@@ -20,17 +20,28 @@ const INTERNAL: &[&str] = &[
     "tally/logserver/v1/log_server.proto",
 ];
 
+/// What clients of etcd may ask for. Apart from the public files because reflection describes an API
+/// only where it is served.
+const ETCD: &[&str] = &["etcd/kv.proto", "etcd/rpc.proto"];
+
 fn main() -> anyhow::Result<()> {
     let root = PathBuf::from("../../proto");
     println!("cargo:rerun-if-changed={}", root.display());
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let public = protox::compile(PUBLIC, [&root])?;
     std::fs::write(out.join("descriptors.bin"), public.encode_to_vec())?;
-    let descriptors = protox::compile(PUBLIC.iter().chain(INTERNAL), [&root])?;
+    let etcd = protox::compile(ETCD, [&root])?;
+    std::fs::write(out.join("etcd_descriptors.bin"), etcd.encode_to_vec())?;
+    let descriptors = protox::compile(PUBLIC.iter().chain(INTERNAL).chain(ETCD), [&root])?;
     tonic_prost_build::configure()
         .bytes(".tally.peer.v1.SnapshotChunk")
         .bytes(".tally.peer.v1.ForwardCommand")
         .bytes(".tally.storage.v1.Proposal")
+        .bytes(".mvccpb.KeyValue")
+        .bytes(".etcdserverpb.PutRequest")
+        .bytes(".etcdserverpb.RangeRequest")
+        .bytes(".etcdserverpb.DeleteRangeRequest")
+        .bytes(".etcdserverpb.Compare")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -38,6 +38,27 @@ mod tally {
     }
 }
 
+/// The generated code of etcd's packages, side by side because one refers to the other that way.
+mod etcd_v3 {
+    #![allow(
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        unreachable_pub,
+        reason = "generated code is not ours to style"
+    )]
+
+    pub mod mvccpb {
+        tonic::include_proto!("mvccpb");
+    }
+    pub mod etcdserverpb {
+        tonic::include_proto!("etcdserverpb");
+    }
+}
+
+/// The etcd v3 API as of etcd 3.5, without its Auth service, `etcdserverpb`.
+pub use etcd_v3::etcdserverpb as etcd;
+/// What etcd stores and what its watchers are told, `mvccpb`.
+pub use etcd_v3::mvccpb as mvcc;
 /// The small log server's messages, `tally.logserver.v1`.
 pub use tally::logserver::v1 as logserver;
 /// Messages between members, `tally.peer.v1`.
@@ -49,3 +70,8 @@ pub use tally::v1;
 
 /// The public package, `tally.v1`, as a serialized `FileDescriptorSet`, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// etcd's packages, `etcdserverpb` and `mvccpb`, as a serialized `FileDescriptorSet`, for gRPC
+/// reflection where they are served.
+pub const ETCD_DESCRIPTORS: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/etcd_descriptors.bin"));

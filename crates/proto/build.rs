@@ -37,6 +37,7 @@ fn main() -> anyhow::Result<()> {
         .bytes(".tally.peer.v1.SnapshotChunk")
         .bytes(".tally.peer.v1.ForwardCommand")
         .bytes(".tally.storage.v1.Proposal")
+        .bytes(".tally.storage.v1.KeyEvent")
         .bytes(".mvccpb.KeyValue")
         .bytes(".etcdserverpb.PutRequest")
         .bytes(".etcdserverpb.RangeRequest")

@@ -7,7 +7,7 @@ use crate::identifier::{NodeId, Stamp};
 use crate::outcome::{Answer, Effect, Outcome};
 use crate::refusal::Refusal;
 use crate::view::View;
-use crate::{activate, register, session, transition};
+use crate::{activate, keys, lease, register, session, transition};
 
 /// Decides one request. The same view, stamp and request give the same answer and the same changes
 /// on every member, for ever.
@@ -32,10 +32,18 @@ fn decide(draft: &mut Draft<impl View>, request: &Request) -> (Outcome, bool) {
         (None, Command::Found(ask)) => fresh(found(draft, ask)),
         _ if !founded => fresh(Outcome::Refused(Refusal::NotFounded)),
         (None, Command::OpenSession(ask)) => fresh(session::open(draft, ask)),
+        (None, Command::ReclaimVersions) => fresh(keys::reclaim(draft)),
+        (None, Command::RenewLease(id)) => fresh(lease::renew(draft, *id)),
+        (None, Command::PassLeaseTime(ask)) => fresh(lease::pass_time(draft, ask)),
         (None, _) => fresh(Outcome::Refused(Refusal::TagExpected { expected: true })),
-        (Some(_), Command::Found(_) | Command::OpenSession(_)) => {
-            fresh(Outcome::Refused(Refusal::TagExpected { expected: false }))
-        }
+        (
+            Some(_),
+            Command::Found(_)
+            | Command::OpenSession(_)
+            | Command::RenewLease(_)
+            | Command::PassLeaseTime(_)
+            | Command::ReclaimVersions,
+        ) => fresh(Outcome::Refused(Refusal::TagExpected { expected: false })),
         (Some(tagged), command) => session::once(draft, tagged, command),
     }
 }
@@ -52,9 +60,15 @@ pub(crate) fn dispatch(
         Command::SetStorageState(ask) => transition::set_storage_state(draft, tagged.tag, ask),
         Command::CloseSession => session::close(draft, tagged.tag.session),
         Command::SettleRequest => Outcome::Refused(Refusal::Abandoned),
-        Command::Found(_) | Command::OpenSession(_) => {
-            Outcome::Refused(Refusal::TagExpected { expected: false })
-        }
+        Command::Keys(op) => keys::run(draft, op),
+        Command::Compact(ask) => keys::compact(draft, ask.revision),
+        Command::GrantLease(ask) => lease::grant(draft, ask),
+        Command::RevokeLease(id) => lease::revoke(draft, *id),
+        Command::Found(_)
+        | Command::OpenSession(_)
+        | Command::RenewLease(_)
+        | Command::PassLeaseTime(_)
+        | Command::ReclaimVersions => Outcome::Refused(Refusal::TagExpected { expected: false }),
     }
 }
 
@@ -76,7 +90,16 @@ fn subject(command: &Command, outcome: &Outcome) -> Option<NodeId> {
             Effect::NodeRegistered { node, .. }
             | Effect::NodeActivated { node, .. }
             | Effect::StorageStateSet { node, .. } => Some(*node),
-            Effect::Founded | Effect::SessionOpened { .. } | Effect::SessionClosed => None,
+            Effect::Founded
+            | Effect::SessionOpened { .. }
+            | Effect::SessionClosed
+            | Effect::Keys(_)
+            | Effect::Compacted
+            | Effect::VersionsReclaimed { .. }
+            | Effect::LeaseGranted { .. }
+            | Effect::LeaseRevoked
+            | Effect::LeaseRenewed { .. }
+            | Effect::LeaseTimePassed { .. } => None,
         },
         Outcome::Refused(refusal) => refusal.node(),
     };
@@ -87,6 +110,13 @@ fn subject(command: &Command, outcome: &Outcome) -> Option<NodeId> {
         | Command::OpenSession(_)
         | Command::CloseSession
         | Command::SettleRequest
-        | Command::RegisterNode(_) => None,
+        | Command::RegisterNode(_)
+        | Command::Keys(_)
+        | Command::Compact(_)
+        | Command::GrantLease(_)
+        | Command::RevokeLease(_)
+        | Command::RenewLease(_)
+        | Command::PassLeaseTime(_)
+        | Command::ReclaimVersions => None,
     })
 }

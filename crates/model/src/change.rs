@@ -1,8 +1,12 @@
 //! What happened, in the past tense, and what each happening writes.
 
+use bytes::Bytes;
+
 use crate::claim::Claim;
 use crate::history::HistoryEntry;
-use crate::identifier::{Sequence, SessionId};
+use crate::identifier::{LeaseId, Sequence, SessionId};
+use crate::keys::{EventId, KeyEvent};
+use crate::lease::Lease;
 use crate::node::Node;
 use crate::session::{Session, StoredOutcome};
 use crate::view::{Globals, Tables};
@@ -45,6 +49,30 @@ pub enum Change {
         session: SessionId,
         sequence: Sequence,
     },
+    KeyChanged {
+        id: EventId,
+        event: KeyEvent,
+    },
+    /// A lease was granted or renewed.
+    LeaseHeld {
+        lease: Lease,
+    },
+    LeaseEnded {
+        lease: LeaseId,
+    },
+    /// The key ends with the lease from now on.
+    LeaseAttached {
+        lease: LeaseId,
+        key: Bytes,
+    },
+    LeaseDetached {
+        lease: LeaseId,
+        key: Bytes,
+    },
+    VersionForgotten {
+        id: EventId,
+        key: Bytes,
+    },
     GlobalsChanged {
         globals: Globals,
     },
@@ -73,6 +101,12 @@ impl Change {
             Self::OutcomeForgotten { session, sequence } => {
                 tables.remove_outcome(*session, *sequence)
             }
+            Self::KeyChanged { id, event } => tables.append_key_event(*id, event),
+            Self::LeaseHeld { lease } => tables.put_lease(lease),
+            Self::LeaseEnded { lease } => tables.remove_lease(*lease),
+            Self::LeaseAttached { lease, key } => tables.attach_key(*lease, key),
+            Self::LeaseDetached { lease, key } => tables.detach_key(*lease, key),
+            Self::VersionForgotten { id, key } => tables.forget_version(*id, key),
             Self::GlobalsChanged { globals } => tables.put_globals(globals),
         }
     }

@@ -2,15 +2,18 @@
 //! decision needs, since apply may look at nothing else.
 
 use crate::identifier::{
-    ClusterId, Incarnation, Location, Marker, NodeId, NodeName, Revision, Sequence, Tag,
+    ClusterId, Incarnation, LeaseId, Location, Marker, NodeId, NodeName, Revision, Sequence, Tag,
 };
+use crate::keys::KeyOp;
+use crate::lease::{GrantLease, PassLeaseTime};
 use crate::settings::Settings;
 use crate::storage_state::StorageState;
 
 /// A command and who asked for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Present on every command that belongs to a session; absent on `Found` and `OpenSession`.
+    /// Present on every command that belongs to a session; absent on `Found`, `OpenSession`,
+    /// `RenewLease`, `PassLeaseTime` and `ReclaimVersions`.
     pub tagged: Option<Tagged>,
     pub command: Command,
 }
@@ -20,8 +23,9 @@ pub struct Request {
 pub struct Tagged {
     pub tag: Tag,
     /// The marker under which the session was opened: keeps one requester from using another's session
-    /// by accident. It is no secret; every reader of a node sees the node's marker.
-    pub marker: Marker,
+    /// by accident. It is no secret; every reader of a node sees the node's marker. Not compared when
+    /// the requester shows none.
+    pub marker: Option<Marker>,
     /// Every request with a smaller sequence is answered and may be forgotten. At least 1.
     pub acknowledged: Sequence,
     /// Digest of the command's canonical bytes: tells a repeat from another request under its tag.
@@ -40,6 +44,19 @@ pub enum Command {
     RegisterNode(RegisterNode),
     ActivateNode(ActivateNode),
     SetStorageState(SetStorageState),
+    /// Reads and writes keys.
+    Keys(KeyOp),
+    /// Gives up what keys were before a revision.
+    Compact(Compact),
+    GrantLease(GrantLease),
+    RevokeLease(LeaseId),
+    /// A sign of life of a lease's holder. Needs no tag: a second one does no harm.
+    RenewLease(LeaseId),
+    /// Sent by the leader itself, without a tag; what it counts on tells whether it still holds.
+    PassLeaseTime(PassLeaseTime),
+    /// Removes some of what was given up. Sent by the leader itself, without a tag: doing it once more
+    /// than needed does no harm.
+    ReclaimVersions,
 }
 
 /// What a cluster begins with.
@@ -47,6 +64,12 @@ pub enum Command {
 pub struct Found {
     pub cluster: ClusterId,
     pub settings: Settings,
+}
+
+/// Ends reads and watches of revisions before this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compact {
+    pub revision: Revision,
 }
 
 /// Begins a requester's numbered requests, under its marker.

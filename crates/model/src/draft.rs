@@ -4,6 +4,7 @@ use crate::change::Change;
 use crate::claim::{CLAIMS_PER_NODE_MAX, Claim};
 use crate::history::{Event, HistoryEntry};
 use crate::identifier::{Marker, NodeId, Revision, Stamp, Tag};
+use crate::keys::{EventId, KeyEvent, KeysDraft};
 use crate::node::{Node, SetBy};
 use crate::settings::Settings;
 use crate::storage_state::StorageState;
@@ -14,8 +15,11 @@ pub(crate) struct Draft<'v, V> {
     pub(crate) view: &'v V,
     pub(crate) stamp: Stamp,
     pub(crate) globals: Globals,
+    /// Keys as the entry leaves them.
+    pub(crate) keys: KeysDraft<'v, V>,
     before: Globals,
     changes: Vec<Change>,
+    key_events: u32,
 }
 
 impl<'v, V: View> Draft<'v, V> {
@@ -27,9 +31,11 @@ impl<'v, V: View> Draft<'v, V> {
         Self {
             view,
             stamp,
+            keys: KeysDraft::new(view, &before),
             globals,
             before,
             changes: Vec::new(),
+            key_events: 0,
         }
     }
 
@@ -51,6 +57,34 @@ impl<'v, V: View> Draft<'v, V> {
     pub(crate) fn revise(&mut self) -> Revision {
         self.globals.revision = self.before.revision.next();
         self.globals.revision
+    }
+
+    /// Changes a key, at this entry's revision.
+    pub(crate) fn change_key(&mut self, event: KeyEvent) {
+        let id = EventId {
+            revision: self.revise(),
+            number: self.key_events,
+        };
+        self.key_events += 1;
+        let now = match &event {
+            KeyEvent::Put(made) => Some(made.clone()),
+            KeyEvent::Deleted { .. } => None,
+        };
+        let key = event.key();
+        let before = self.keys.get(key).and_then(|before| before.lease);
+        let after = now.as_ref().and_then(|now| now.lease);
+        if before != after {
+            if let Some(lease) = before {
+                let key = key.clone();
+                self.changes.push(Change::LeaseDetached { lease, key });
+            }
+            if let Some(lease) = after {
+                let key = key.clone();
+                self.changes.push(Change::LeaseAttached { lease, key });
+            }
+        }
+        self.keys.write(event.key().clone(), now);
+        self.push(Change::KeyChanged { id, event });
     }
 
     pub(crate) fn push(&mut self, change: Change) {

@@ -270,6 +270,46 @@ pub const EXPLANATIONS: &[Explanation] = &[
         "replication would be unsatisfied",
         "Fewer places would stay writable than the cluster's replication needs. Bring another node to read-write first.",
     ),
+    entry(
+        "T-501",
+        "key not found",
+        "A put was told to keep the value or the lease that its key has, and there is no such key. Nothing was changed.",
+    ),
+    entry(
+        "T-502",
+        "lease not found",
+        "No lease has this id: it was never granted, was revoked, or has expired. Nothing was changed.",
+    ),
+    entry(
+        "T-503",
+        "revision compacted",
+        "What keys were at this revision was given up by a compaction. Read as of the revision that the message names, or a later one.",
+    ),
+    entry(
+        "T-504",
+        "revision in the future",
+        "The store has not come to this revision yet. Revisions are counted by each cluster for itself: look whether the revision is one of another cluster.",
+    ),
+    entry(
+        "T-505",
+        "key reserved",
+        "Keys below `\\x00tally/` are written by the cluster itself, for every client to read. A request must not put or delete them. A deletion of a larger range leaves them out.",
+    ),
+    entry(
+        "T-506",
+        "lease exists",
+        "The lease that was asked for by its id is held already. Choose another id, or leave it to the cluster: 0.",
+    ),
+    entry(
+        "T-507",
+        "time for leases has moved on",
+        "A member that had led counted time for leases that another leader has counted already. Nothing was changed; members see it among themselves, clients never do.",
+    ),
+    entry(
+        "T-508",
+        "too many leases",
+        "The cluster holds as many leases as it can. Revoke some, or use one lease for several keys.",
+    ),
 ];
 
 #[cfg(test)]

@@ -182,6 +182,16 @@ impl fmt::Display for Incarnation {
     }
 }
 
+/// A lease, as its requester or the store named it. Never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub i64);
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// The store's one counter: 1 when empty, up by one for each command that changed a node, a claim
 /// or a key. Neither sessions nor the founding count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -194,6 +204,11 @@ impl Revision {
     /// The revision that follows this one.
     pub fn next(self) -> Self {
         Self(self.0 + 1)
+    }
+
+    /// As etcd's messages have it.
+    pub fn signed(self) -> i64 {
+        i64::try_from(self.0).unwrap_or(i64::MAX)
     }
 }
 

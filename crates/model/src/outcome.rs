@@ -1,7 +1,8 @@
 //! What apply decided. A refusal is an outcome like any other: replicated, stored and replayed; only
 //! those that are about the session itself (T-102, T-103, T-201 to T-205) are not kept.
 
-use crate::identifier::{Incarnation, NodeId, Revision, SessionId};
+use crate::identifier::{Incarnation, LeaseId, NodeId, Revision, SessionId};
+use crate::keys::KeyAnswer;
 use crate::refusal::Refusal;
 use crate::storage_state::StorageState;
 
@@ -50,6 +51,27 @@ pub enum Effect {
         to: StorageState,
         /// What an operator should look at although nothing was refused.
         alarms: Vec<Alarm>,
+    },
+    Keys(KeyAnswer),
+    Compacted,
+    VersionsReclaimed {
+        /// True when nothing more is to be removed for now.
+        all: bool,
+    },
+    LeaseGranted {
+        lease: LeaseId,
+        /// Seconds; may be more than was asked for.
+        ttl_s: u64,
+    },
+    LeaseRevoked,
+    LeaseRenewed {
+        lease: LeaseId,
+        /// Seconds from now on.
+        ttl_s: u64,
+    },
+    LeaseTimePassed {
+        /// True when every lease has ended whose time is over.
+        all: bool,
     },
 }
 

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::identifier::{Incarnation, Marker, NodeId, NodeName, Revision, Sequence, SessionId};
+use crate::identifier::{
+    Incarnation, LeaseId, Marker, NodeId, NodeName, Revision, Sequence, SessionId,
+};
+use crate::keys::RESERVED_PREFIX;
 use crate::settings::Replication;
 use crate::storage_state::StorageState;
 
@@ -80,6 +83,25 @@ pub enum Refusal {
         writable: u32,
         already: Vec<NodeName>,
     },
+    /// T-501: a put keeps the value or the lease of a key that is not there.
+    KeyNotFound,
+    /// T-502
+    LeaseNotFound { lease: LeaseId },
+    /// T-503
+    RevisionCompacted {
+        asked: Revision,
+        compacted: Revision,
+    },
+    /// T-504
+    RevisionInFuture { asked: Revision, current: Revision },
+    /// T-505
+    KeyReserved,
+    /// T-506
+    LeaseExists { lease: LeaseId },
+    /// T-507: time for leases has come to another moment than the leader has counted from.
+    LeaseTimeMoved { term: u64, now_ms: u64 },
+    /// T-508
+    TooManyLeases { held: u64 },
 }
 
 impl Refusal {
@@ -107,6 +129,14 @@ impl Refusal {
             Self::NotSetByNode { .. } => "T-412",
             Self::ForceNotConfirmed { .. } => "T-413",
             Self::ReplicationUnsatisfied { .. } => "T-420",
+            Self::KeyNotFound => "T-501",
+            Self::LeaseNotFound { .. } => "T-502",
+            Self::RevisionCompacted { .. } => "T-503",
+            Self::RevisionInFuture { .. } => "T-504",
+            Self::KeyReserved => "T-505",
+            Self::LeaseExists { .. } => "T-506",
+            Self::LeaseTimeMoved { .. } => "T-507",
+            Self::TooManyLeases { .. } => "T-508",
         }
     }
 
@@ -133,7 +163,15 @@ impl Refusal {
             | Self::TooManyUnacknowledged { .. }
             | Self::SessionMarkerMismatch { .. }
             | Self::Abandoned
-            | Self::ReplicationUnsatisfied { .. } => None,
+            | Self::ReplicationUnsatisfied { .. }
+            | Self::KeyNotFound
+            | Self::LeaseNotFound { .. }
+            | Self::RevisionCompacted { .. }
+            | Self::RevisionInFuture { .. }
+            | Self::KeyReserved
+            | Self::LeaseExists { .. }
+            | Self::LeaseTimeMoved { .. }
+            | Self::TooManyLeases { .. } => None,
         }
     }
 
@@ -283,6 +321,30 @@ impl fmt::Display for Refusal {
                     }
                 )
             }
+            Self::KeyNotFound => {
+                f.write_str("the put keeps what the key has, and there is no such key")
+            }
+            Self::LeaseNotFound { lease } => write!(f, "no lease has the id {lease}"),
+            Self::RevisionCompacted { asked, compacted } => {
+                write!(
+                    f,
+                    "{asked} was compacted, the first to be read is {compacted}"
+                )
+            }
+            Self::RevisionInFuture { asked, current } => {
+                write!(f, "{asked} is not there yet, the current one is {current}")
+            }
+            Self::LeaseExists { lease } => write!(f, "there is a lease {lease} already"),
+            Self::LeaseTimeMoved { term, now_ms } => write!(
+                f,
+                "time for leases has come to {now_ms} ms, as counted in term {term}"
+            ),
+            Self::TooManyLeases { held } => write!(f, "{held} leases are held, which is the limit"),
+            Self::KeyReserved => write!(
+                f,
+                "keys below {:?} are written by the cluster alone",
+                String::from_utf8_lossy(RESERVED_PREFIX)
+            ),
         }
     }
 }

@@ -122,7 +122,7 @@ fn admit(draft: &mut Draft<impl View>, tagged: &Tagged) -> Result<Session, Refus
     let Some(session) = draft.view.session(id) else {
         return Err(Refusal::SessionExpired { session: id });
     };
-    if session.marker != tagged.marker {
+    if tagged.marker.is_some_and(|shown| shown != session.marker) {
         return Err(Refusal::SessionMarkerMismatch { session: id });
     }
     if is_idle(draft, &session, draft.settings().session_idle_ms) {

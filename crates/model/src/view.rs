@@ -1,10 +1,16 @@
 //! The tables as the model sees them: read by `apply`, written by `Change::write_to`.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
+
+use bytes::Bytes;
 
 use crate::claim::Claim;
 use crate::history::HistoryEntry;
-use crate::identifier::{ClusterId, Marker, NodeId, NodeName, Revision, Sequence, SessionId};
+use crate::identifier::{
+    ClusterId, LeaseId, Marker, NodeId, NodeName, Revision, Sequence, SessionId,
+};
+use crate::keys::{self, EventId, KeyChanged, KeyEvent, KeyRange, KeyValue};
+use crate::lease::Lease;
 use crate::node::Node;
 use crate::session::{Session, StoredOutcome};
 use crate::settings::Settings;
@@ -21,6 +27,23 @@ pub struct Globals {
     pub sessions: u64,
     /// Hash of the latest history entry; zeros when there is none.
     pub history_hash: [u8; 32],
+    /// Keys cannot be read as of an earlier revision than this one; 0 when they can be from the first.
+    pub compacted: Revision,
+    /// The last key event that was looked at to remove what nobody can read any more.
+    pub reclaimed: EventId,
+    /// Leases that are held.
+    pub leases: u64,
+    /// Time for leases, milliseconds since the founding, counted only while someone leads.
+    pub lease_clock_ms: u64,
+    /// The latest term in which a leader has counted it.
+    pub lease_term: u64,
+}
+
+impl Globals {
+    /// True when [`Command::ReclaimVersions`](crate::Command::ReclaimVersions) has something to do.
+    pub fn is_reclaiming(&self) -> bool {
+        self.compacted > Revision(0) && self.reclaimed != keys::reclaimed_for(self.compacted)
+    }
 }
 
 impl Default for Globals {
@@ -32,6 +55,11 @@ impl Default for Globals {
             last_node: NodeId(0),
             sessions: 0,
             history_hash: [0; 32],
+            compacted: Revision(0),
+            reclaimed: EventId::NONE,
+            leases: 0,
+            lease_clock_ms: 0,
+            lease_term: 0,
         }
     }
 }
@@ -54,6 +82,27 @@ pub trait View {
     /// Those of `among` that have a stored outcome, ascending. Asked only for sequences that were not
     /// acknowledged before: an implementation may have to pass by all that it has forgotten.
     fn stored_sequences(&self, session: SessionId, among: Range<Sequence>) -> Vec<Sequence>;
+    fn key(&self, key: &[u8]) -> Option<KeyValue>;
+    /// Shows keys in their order until told to stop; those of an earlier revision when one is given,
+    /// which was not compacted.
+    fn scan_keys(
+        &self,
+        keys: &KeyRange,
+        at: Option<Revision>,
+        visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+    );
+    /// How many keys [`View::scan_keys`] would show.
+    fn count_keys(&self, keys: &KeyRange, at: Option<Revision>) -> u64;
+    /// Which keys changed after one event, up to and including another, in the order of the events, at
+    /// most `limit`.
+    fn keys_changed(&self, after: EventId, until: EventId, limit: usize) -> Vec<KeyChanged>;
+    /// The latest event of a key before another event, as far as it was not forgotten.
+    fn version_before(&self, key: &[u8], before: EventId) -> Option<EventId>;
+    fn lease(&self, id: LeaseId) -> Option<Lease>;
+    /// The keys that end with a lease, in their order.
+    fn lease_keys(&self, id: LeaseId) -> Vec<Bytes>;
+    /// Leases that end at a moment of their clock or before, the earliest first, at most `limit`.
+    fn leases_over(&self, now_ms: u64, limit: usize) -> Vec<LeaseId>;
 }
 
 /// Write access to the tables. Everything written for one entry becomes visible at once.
@@ -70,4 +119,14 @@ pub trait Tables {
     fn append_outcome(&mut self, session: SessionId, sequence: Sequence, stored: &StoredOutcome);
     fn remove_outcome(&mut self, session: SessionId, sequence: Sequence);
     fn append_history(&mut self, entry: &HistoryEntry);
+    /// Adds the event, and makes the key what it says.
+    fn append_key_event(&mut self, id: EventId, event: &KeyEvent);
+    /// Replaces the record; an implementation keeps the order in which leases end in step.
+    fn put_lease(&mut self, lease: &Lease);
+    /// Removes the record. Its keys are detached one by one before.
+    fn remove_lease(&mut self, id: LeaseId);
+    fn attach_key(&mut self, id: LeaseId, key: &[u8]);
+    fn detach_key(&mut self, id: LeaseId, key: &[u8]);
+    /// Removes an event of a key. The key as it is now stays.
+    fn forget_version(&mut self, id: EventId, key: &[u8]);
 }

@@ -90,7 +90,7 @@ fn log() -> impl Strategy<Value = Vec<Request>> {
                         session: SessionId(session + 2),
                         sequence: *sequence,
                     },
-                    marker: marker(100 + u8::try_from(session).unwrap()),
+                    marker: Some(marker(100 + u8::try_from(session).unwrap())),
                     acknowledged: sequence.saturating_sub(lag).max(1),
                     digest: u128::from(*sequence) << 64 | u128::from(session),
                 }),

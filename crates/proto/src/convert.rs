@@ -3,6 +3,7 @@
 
 mod command;
 mod identifier;
+mod keys;
 mod outcome;
 mod public;
 mod refusal;
@@ -11,6 +12,7 @@ mod state;
 
 pub use command::{decode_request, digest, encode_request};
 pub use identifier::bytes_16;
+pub use keys::{MalformedKeys, txn};
 
 /// Why bytes are not the message that they were meant to be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -10,7 +10,7 @@ pub mod fault;
 pub mod fuzzing;
 
 /// The generated code, nested as the protobuf packages are because it refers to itself that way.
-mod tally {
+mod generated {
     #![allow(
         clippy::all,
         clippy::allow_attributes_without_reason,
@@ -18,35 +18,26 @@ mod tally {
         reason = "generated code is not ours to style"
     )]
 
-    pub mod v1 {
-        tonic::include_proto!("tally.v1");
-    }
-    pub mod peer {
+    pub mod tally {
         pub mod v1 {
-            tonic::include_proto!("tally.peer.v1");
+            tonic::include_proto!("tally.v1");
+        }
+        pub mod peer {
+            pub mod v1 {
+                tonic::include_proto!("tally.peer.v1");
+            }
+        }
+        pub mod storage {
+            pub mod v1 {
+                tonic::include_proto!("tally.storage.v1");
+            }
+        }
+        pub mod logserver {
+            pub mod v1 {
+                tonic::include_proto!("tally.logserver.v1");
+            }
         }
     }
-    pub mod storage {
-        pub mod v1 {
-            tonic::include_proto!("tally.storage.v1");
-        }
-    }
-    pub mod logserver {
-        pub mod v1 {
-            tonic::include_proto!("tally.logserver.v1");
-        }
-    }
-}
-
-/// The generated code of etcd's packages, side by side because one refers to the other that way.
-mod etcd_v3 {
-    #![allow(
-        clippy::all,
-        clippy::allow_attributes_without_reason,
-        unreachable_pub,
-        reason = "generated code is not ours to style"
-    )]
-
     pub mod mvccpb {
         tonic::include_proto!("mvccpb");
     }
@@ -56,17 +47,17 @@ mod etcd_v3 {
 }
 
 /// The etcd v3 API as of etcd 3.5, without its Auth service, `etcdserverpb`.
-pub use etcd_v3::etcdserverpb as etcd;
+pub use generated::etcdserverpb as etcd;
 /// What etcd stores and what its watchers are told, `mvccpb`.
-pub use etcd_v3::mvccpb as mvcc;
+pub use generated::mvccpb as mvcc;
 /// The small log server's messages, `tally.logserver.v1`.
-pub use tally::logserver::v1 as logserver;
+pub use generated::tally::logserver::v1 as logserver;
 /// Messages between members, `tally.peer.v1`.
-pub use tally::peer::v1 as peer;
+pub use generated::tally::peer::v1 as peer;
 /// Messages on disk, `tally.storage.v1`.
-pub use tally::storage::v1 as storage;
+pub use generated::tally::storage::v1 as storage;
 /// Public messages and services, `tally.v1`.
-pub use tally::v1;
+pub use generated::tally::v1;
 
 /// The public package, `tally.v1`, as a serialized `FileDescriptorSet`, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

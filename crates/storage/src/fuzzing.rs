@@ -6,11 +6,12 @@ use std::fmt::{Debug, Display};
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use prost::Message;
 use tally_model::{
-    Binding, Claim, Effect, Event, Globals, HistoryEntry, Incarnation, Location, Marker, Node,
-    NodeId, NodeName, Outcome, Refusal, Revision, Session, SessionId, SetBy, Settings,
-    StorageState, StoredOutcome, Tag,
+    Binding, Claim, Effect, Event, EventId, Globals, HistoryEntry, Incarnation, KeyEvent, KeyValue,
+    Lease, LeaseId, Location, Marker, Node, NodeId, NodeName, Outcome, Refusal, Revision, Session,
+    SessionId, SetBy, Settings, StorageState, StoredOutcome, Tag,
 };
 use tally_proto::peer::snapshot_frame::Kind;
 use tally_proto::peer::{SnapshotChunk, SnapshotEnd, SnapshotFrame, SnapshotHeader};
@@ -162,6 +163,29 @@ pub fn rows(data: &[u8]) {
         table::node_history::TAG => {
             let _ = table::node_history::decode_key(&key);
         }
+        table::key::TAG => {
+            if let Ok(found) = table::key::decode(&key, value) {
+                let again = table::key::encode(&found);
+                assert_eq!(table::key::decode(&key, &again), Ok(found));
+            }
+        }
+        table::key_event::TAG => {
+            if let Ok(id) = table::key_event::decode_key(&key) {
+                assert_eq!(table::key_event::key(id).as_slice(), key);
+            }
+            row::<table::key_event::Stored, KeyEvent>(value);
+        }
+        table::key_version::TAG => {
+            let _ = table::key_version::key_part(&key);
+            let _ = table::key_version::decode(&key, value);
+        }
+        table::lease::TAG => row::<table::lease::Stored, Lease>(value),
+        table::lease_end::TAG => {
+            let _ = table::lease_end::decode_key(&key);
+        }
+        table::lease_key::TAG => {
+            let _ = table::lease_key::decode_key(&key);
+        }
         _ => {}
     }
     let end = table::after_prefix(&key);
@@ -251,9 +275,32 @@ pub fn row_seeds() -> Vec<Vec<u8>> {
         last_node: NodeId(1),
         sessions: 2,
         history_hash: [3; 32],
+        compacted: Revision(2),
+        reclaimed: EventId::last_of(Revision(1)),
+        leases: 1,
+        lease_clock_ms: 1_500,
+        lease_term: 2,
     };
     let value = table::encode::<table::globals::Stored, _>(&globals);
     seeds.push(row(table::globals::TAG, &[], value));
+    let found = KeyValue {
+        key: Bytes::from_static(b"key"),
+        value: Bytes::from_static(b"value"),
+        created: Revision(2),
+        modified: Revision(3),
+        version: 2,
+        lease: Some(LeaseId(7)),
+    };
+    seeds.push(row(table::key::TAG, b"key", table::key::encode(&found)));
+    let value = table::encode::<table::key_event::Stored, _>(&KeyEvent::Put(found));
+    seeds.push(row(table::key_event::TAG, &[0; 12], value));
+    let lease = Lease {
+        id: LeaseId(7),
+        ttl_s: 10,
+        ends_ms: 12_500,
+    };
+    let value = table::encode::<table::lease::Stored, _>(&lease);
+    seeds.push(row(table::lease::TAG, &[128, 0, 0, 0, 0, 0, 0, 7], value));
     seeds
 }
 

@@ -22,7 +22,7 @@ use tally_model::Answer;
 use tally_proto::storage::{AppliedState, LogEntry, LogId, SnapshotMeta};
 
 pub(crate) use generation::{check, position};
-pub use view::StateView;
+pub use view::{Events, StateView};
 
 use crate::directory::{DirectoryLock, OpenError};
 use crate::failure::{Failure, OnFailure, lock};
@@ -232,6 +232,20 @@ impl StateStore {
     /// holds. When a read fails the result is thrown away and the state has failed.
     pub fn with_view<T>(&self, read: impl FnOnce(&StateView<'_>) -> T) -> io::Result<T> {
         self.shared.with_view(read)
+    }
+
+    /// Room that the state takes, in files and in what waits to be written to one, bytes.
+    pub fn bytes(&self) -> io::Result<u64> {
+        self.shared.failure.check()?;
+        let generation = self.shared.generation();
+        let failed = |error: rocksdb::Error| {
+            let what = format!("the state's files cannot be listed: {error}");
+            self.shared.failure.fail(what)
+        };
+        let files = generation.db().live_files().map_err(failed)?;
+        let name = rocksdb::properties::SIZE_ALL_MEM_TABLES;
+        let waiting = generation.db().property_int_value(name).map_err(failed)?;
+        Ok(files.iter().map(|file| file.size as u64).sum::<u64>() + waiting.unwrap_or(0))
     }
 
     /// A handle that can only read.

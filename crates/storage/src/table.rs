@@ -14,11 +14,23 @@
 //! | 9 | `outcome` | yes |
 //! | 10 | `history` | yes |
 //! | 11 | `node_history` | yes |
+//! | 12 | `key` | yes |
+//! | 13 | `key_event` | yes |
+//! | 14 | `key_version` | yes |
+//! | 15 | `lease` | yes |
+//! | 16 | `lease_end` | yes |
+//! | 17 | `lease_key` | yes |
 
 pub(crate) mod applied;
 pub(crate) mod claim;
 pub(crate) mod globals;
 pub(crate) mod history;
+pub(crate) mod key;
+pub(crate) mod key_event;
+pub(crate) mod key_version;
+pub(crate) mod lease;
+pub(crate) mod lease_end;
+pub(crate) mod lease_key;
 pub(crate) mod node;
 pub(crate) mod node_history;
 pub(crate) mod node_name;

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use tally_model::memory::MemoryState;
 use tally_model::{
-    Alarm, Answer, Change, Claim, Effect, Event, HistoryEntry, Marker, Node, Outcome, SessionId,
-    SetBy, Tag, View,
+    Alarm, Answer, Change, Claim, Effect, Event, HistoryEntry, KeyAnswer, KeyEvent, KeyValue,
+    Marker, Node, Outcome, SessionId, SetBy, Tag, View,
 };
 
 /// Gives sessions their names back.
@@ -103,6 +103,13 @@ impl Names<'_> {
                 }
                 text
             }
+            Effect::Keys(answer) => key_answer(answer),
+            Effect::LeaseGranted { lease, ttl_s } => format!("lease {lease} granted for {ttl_s} s"),
+            Effect::LeaseRevoked => "lease revoked".to_owned(),
+            Effect::LeaseRenewed { lease, ttl_s } => format!("lease {lease} renewed for {ttl_s} s"),
+            Effect::LeaseTimePassed { .. } => "time has passed".to_owned(),
+            Effect::Compacted => "compacted".to_owned(),
+            Effect::VersionsReclaimed { .. } => "some of what was compacted removed".to_owned(),
         }
     }
 
@@ -127,6 +134,28 @@ impl Names<'_> {
             }
             Change::OutcomeForgotten { session, sequence } => {
                 format!("outcome forgotten: {}/{sequence}", self.session(*session))
+            }
+            Change::KeyChanged { id, event } => match event {
+                KeyEvent::Put(made) => format!("{}: {}", id.revision, key_value(made)),
+                KeyEvent::Deleted { key } => {
+                    format!("{}: {} deleted", id.revision, key.escape_ascii())
+                }
+            },
+            Change::LeaseHeld { lease } => {
+                format!("lease {} ends at {} ms", lease.id, lease.ends_ms)
+            }
+            Change::LeaseEnded { lease } => format!("lease {lease} ended"),
+            Change::LeaseAttached { lease, key } => {
+                format!("{} ends with lease {lease}", key.escape_ascii())
+            }
+            Change::LeaseDetached { lease, key } => {
+                format!(
+                    "{} does not end with lease {lease} any more",
+                    key.escape_ascii()
+                )
+            }
+            Change::VersionForgotten { id, key } => {
+                format!("{} of {} removed", id.revision, key.escape_ascii())
             }
             Change::GlobalsChanged { .. } => return None,
         })
@@ -223,4 +252,40 @@ impl Names<'_> {
 
 fn letter(marker: Marker) -> String {
     u8::try_from(marker.bits).map_or_else(|_| marker.short(), |byte| char::from(byte).to_string())
+}
+
+fn key_value(found: &KeyValue) -> String {
+    format!(
+        "{} = {}, version {}, created {}",
+        found.key.escape_ascii(),
+        found.value.escape_ascii(),
+        found.version,
+        found.created
+    )
+}
+
+fn key_answer(answer: &KeyAnswer) -> String {
+    let previous = |previous: &[KeyValue]| {
+        let were = previous
+            .iter()
+            .map(|one| format!(", was {}", one.value.escape_ascii()));
+        were.collect::<String>()
+    };
+    match answer {
+        KeyAnswer::Range(answer) => {
+            let found = answer.found.iter().map(key_value).collect::<Vec<_>>();
+            format!("{} found: {}", answer.count, found.join("; "))
+        }
+        KeyAnswer::Put { previous: was, .. } => format!("put{}", previous(was.as_slice())),
+        KeyAnswer::Deleted {
+            count,
+            previous: were,
+            ..
+        } => format!("{count} deleted{}", previous(were)),
+        KeyAnswer::Txn { succeeded, answers } => {
+            let answers = answers.iter().map(key_answer).collect::<Vec<_>>();
+            let branch = if *succeeded { "success" } else { "failure" };
+            format!("{branch}: {}", answers.join("; "))
+        }
+    }
 }

@@ -139,7 +139,7 @@ impl Script {
                 session,
                 sequence: sequence.parse()?,
             },
-            marker: shown.unwrap_or(own),
+            marker: Some(shown.unwrap_or(own)),
             acknowledged,
             digest: digest(&command),
         };

@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use prost::Message;
 use tally_model::command::{
-    ActivateNode, Force, Found, OpenSession, RegisterNode, SetStorageState,
+    ActivateNode, Compact, Force, Found, OpenSession, RegisterNode, SetStorageState,
 };
+use tally_model::lease::{GrantLease, PassLeaseTime};
 use tally_model::{
-    Actor, ClusterId, Command, Incarnation, Location, Marker, NodeId, NodeName, Replication,
-    Request, RetryCheck, Revision, Scope, SessionId, Settings, Tag, Tagged,
+    Actor, ClusterId, Command, Incarnation, LeaseId, Location, Marker, NodeId, NodeName,
+    Replication, Request, RetryCheck, Revision, Scope, SessionId, Settings, Tag, Tagged,
 };
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -63,7 +64,7 @@ impl From<&Tagged> for storage::Tagged {
         Self {
             session: tagged.tag.session.0,
             sequence: tagged.tag.sequence,
-            marker: Some(tagged.marker.into()),
+            marker: tagged.marker.map(Into::into),
             acknowledged: tagged.acknowledged,
             digest: tagged.digest.to_be_bytes().to_vec(),
         }
@@ -79,7 +80,7 @@ impl TryFrom<storage::Tagged> for Tagged {
                 session: SessionId(tagged.session),
                 sequence: tagged.sequence,
             },
-            marker: required("tagged.marker", tagged.marker)?.try_into()?,
+            marker: tagged.marker.map(Marker::try_from).transpose()?,
             acknowledged: tagged.acknowledged,
             digest: bytes_16("tagged.digest", &tagged.digest)?,
         })
@@ -111,6 +112,24 @@ impl From<&Command> for storage::Command {
                 attempt: ask.attempt,
             }),
             Command::SetStorageState(ask) => Kind::SetStorageState(set_storage_state(ask)),
+            Command::Keys(op) => Kind::Keys(op.into()),
+            Command::Compact(ask) => Kind::Compact(storage::Compact {
+                revision: ask.revision.0,
+            }),
+            Command::GrantLease(ask) => Kind::GrantLease(storage::GrantLease {
+                lease: ask.lease.0,
+                ttl_s: ask.ttl_s,
+            }),
+            Command::RevokeLease(lease) => {
+                Kind::RevokeLease(storage::RevokeLease { lease: lease.0 })
+            }
+            Command::RenewLease(lease) => Kind::RenewLease(storage::RenewLease { lease: lease.0 }),
+            Command::PassLeaseTime(ask) => Kind::PassLeaseTime(storage::PassLeaseTime {
+                term: ask.term,
+                from_ms: ask.from_ms,
+                passed_ms: ask.passed_ms,
+            }),
+            Command::ReclaimVersions => Kind::ReclaimVersions(storage::ReclaimVersions {}),
         };
         Self { kind: Some(kind) }
     }
@@ -168,6 +187,22 @@ impl TryFrom<storage::Command> for Command {
                 attempt: ask.attempt,
             }),
             Kind::SetStorageState(ask) => Self::SetStorageState(ask.try_into()?),
+            Kind::Keys(op) => Self::Keys(op.try_into()?),
+            Kind::Compact(ask) => Self::Compact(Compact {
+                revision: Revision(ask.revision),
+            }),
+            Kind::GrantLease(ask) => Self::GrantLease(GrantLease {
+                lease: LeaseId(ask.lease),
+                ttl_s: ask.ttl_s,
+            }),
+            Kind::RevokeLease(ask) => Self::RevokeLease(LeaseId(ask.lease)),
+            Kind::RenewLease(ask) => Self::RenewLease(LeaseId(ask.lease)),
+            Kind::PassLeaseTime(ask) => Self::PassLeaseTime(PassLeaseTime {
+                term: ask.term,
+                from_ms: ask.from_ms,
+                passed_ms: ask.passed_ms,
+            }),
+            Kind::ReclaimVersions(_) => Self::ReclaimVersions,
         })
     }
 }

@@ -1,7 +1,8 @@
 //! Answers, outcomes and effects, as they are stored and passed between members.
 
 use tally_model::{
-    Alarm, Answer, Effect, Incarnation, NodeId, Outcome, Revision, SessionId, StoredOutcome,
+    Alarm, Answer, Effect, Incarnation, LeaseId, NodeId, Outcome, Revision, SessionId,
+    StoredOutcome,
 };
 
 use super::identifier::bytes_16;
@@ -136,6 +137,21 @@ impl From<&Effect> for storage::Effect {
                 to: storage::StorageState::from(*to).into(),
                 alarms: alarms.iter().map(alarm_message).collect(),
             }),
+            Effect::Keys(answer) => EffectKind::Keys(answer.into()),
+            Effect::LeaseGranted { lease, ttl_s } => {
+                EffectKind::LeaseGranted(lease_held(*lease, *ttl_s))
+            }
+            Effect::LeaseRevoked => EffectKind::LeaseRevoked(storage::LeaseRevoked {}),
+            Effect::LeaseRenewed { lease, ttl_s } => {
+                EffectKind::LeaseRenewed(lease_held(*lease, *ttl_s))
+            }
+            Effect::LeaseTimePassed { all } => {
+                EffectKind::LeaseTimePassed(storage::LeaseTimePassed { all: *all })
+            }
+            Effect::Compacted => EffectKind::Compacted(storage::Compacted {}),
+            Effect::VersionsReclaimed { all } => {
+                EffectKind::VersionsReclaimed(storage::VersionsReclaimed { all: *all })
+            }
         };
         Self { kind: Some(kind) }
     }
@@ -148,6 +164,13 @@ fn alarm_message(alarm: &Alarm) -> storage::Alarm {
         }
     };
     storage::Alarm { kind: Some(kind) }
+}
+
+fn lease_held(lease: LeaseId, ttl_s: u64) -> storage::LeaseHeld {
+    storage::LeaseHeld {
+        lease: lease.0,
+        ttl_s,
+    }
 }
 
 impl TryFrom<storage::Effect> for Effect {
@@ -178,6 +201,21 @@ impl TryFrom<storage::Effect> for Effect {
                     .map(alarm)
                     .collect::<Result<_, _>>()?,
             },
+            EffectKind::Keys(answer) => Self::Keys(answer.try_into()?),
+            EffectKind::LeaseGranted(held) => Self::LeaseGranted {
+                lease: LeaseId(held.lease),
+                ttl_s: held.ttl_s,
+            },
+            EffectKind::LeaseRevoked(_) => Self::LeaseRevoked,
+            EffectKind::LeaseRenewed(held) => Self::LeaseRenewed {
+                lease: LeaseId(held.lease),
+                ttl_s: held.ttl_s,
+            },
+            EffectKind::LeaseTimePassed(passed) => Self::LeaseTimePassed { all: passed.all },
+            EffectKind::Compacted(_) => Self::Compacted,
+            EffectKind::VersionsReclaimed(reclaimed) => {
+                Self::VersionsReclaimed { all: reclaimed.all }
+            }
         })
     }
 }

@@ -113,7 +113,25 @@ fn details(refusal: &Refusal) -> HashMap<String, String> {
         | Refusal::RequestReused { .. }
         | Refusal::Abandoned
         | Refusal::UnknownNode { .. }
-        | Refusal::MarkerNotBound { .. } => {}
+        | Refusal::MarkerNotBound { .. }
+        | Refusal::KeyNotFound
+        | Refusal::KeyReserved => {}
+        Refusal::LeaseNotFound { lease } | Refusal::LeaseExists { lease } => {
+            put("lease", lease.to_string());
+        }
+        Refusal::LeaseTimeMoved { term, now_ms } => {
+            put("term", term.to_string());
+            put("now_ms", now_ms.to_string());
+        }
+        Refusal::TooManyLeases { held } => put("held", held.to_string()),
+        Refusal::RevisionCompacted { asked, compacted } => {
+            put("asked", asked.0.to_string());
+            put("compacted", compacted.0.to_string());
+        }
+        Refusal::RevisionInFuture { asked, current } => {
+            put("asked", asked.0.to_string());
+            put("current", current.0.to_string());
+        }
     }
     details
 }
@@ -156,7 +174,15 @@ fn next(refusal: &Refusal) -> Option<String> {
         | Refusal::TooManyUnacknowledged { .. }
         | Refusal::SessionMarkerMismatch { .. }
         | Refusal::Abandoned
-        | Refusal::MarkerNotBound { .. } => return None,
+        | Refusal::MarkerNotBound { .. }
+        | Refusal::KeyNotFound
+        | Refusal::LeaseNotFound { .. }
+        | Refusal::RevisionCompacted { .. }
+        | Refusal::RevisionInFuture { .. }
+        | Refusal::KeyReserved
+        | Refusal::LeaseExists { .. }
+        | Refusal::LeaseTimeMoved { .. }
+        | Refusal::TooManyLeases { .. } => return None,
     })
 }
 
@@ -190,6 +216,23 @@ impl From<&Effect> for v1::Effect {
                 to: v1::StorageState::from(*to).into(),
                 alarms: alarms.iter().map(alarm).collect(),
             }),
+            Effect::Keys(answer) => Kind::Keys(answer.into()),
+            Effect::LeaseGranted { lease, ttl_s } => Kind::LeaseGranted(v1::LeaseHeld {
+                lease: lease.0,
+                ttl_s: *ttl_s,
+            }),
+            Effect::LeaseRevoked => Kind::LeaseRevoked(v1::LeaseRevoked {}),
+            Effect::LeaseRenewed { lease, ttl_s } => Kind::LeaseRenewed(v1::LeaseHeld {
+                lease: lease.0,
+                ttl_s: *ttl_s,
+            }),
+            Effect::LeaseTimePassed { all } => {
+                Kind::LeaseTimePassed(v1::LeaseTimePassed { all: *all })
+            }
+            Effect::Compacted => Kind::Compacted(v1::Compacted {}),
+            Effect::VersionsReclaimed { all } => {
+                Kind::VersionsReclaimed(v1::VersionsReclaimed { all: *all })
+            }
         };
         Self { kind: Some(kind) }
     }

@@ -1,6 +1,6 @@
 //! Refusals, as they are stored. Field numbers are the digits of the codes.
 
-use tally_model::{Incarnation, NodeId, NodeName, Refusal, Revision, SessionId};
+use tally_model::{Incarnation, LeaseId, NodeId, NodeName, Refusal, Revision, SessionId};
 
 use super::identifier::bytes_16;
 use super::{DecodeError, required};
@@ -126,6 +126,30 @@ impl From<&Refusal> for storage::Refusal {
                     .map(|name| name.as_str().to_owned())
                     .collect(),
             }),
+            Refusal::KeyNotFound => Kind::KeyNotFound(message::KeyNotFound {}),
+            Refusal::LeaseNotFound { lease } => {
+                Kind::LeaseNotFound(message::LeaseNotFound { lease: lease.0 })
+            }
+            Refusal::RevisionCompacted { asked, compacted } => {
+                Kind::RevisionCompacted(message::RevisionCompacted {
+                    asked: asked.0,
+                    compacted: compacted.0,
+                })
+            }
+            Refusal::RevisionInFuture { asked, current } => {
+                Kind::RevisionInFuture(message::RevisionInFuture {
+                    asked: asked.0,
+                    current: current.0,
+                })
+            }
+            Refusal::LeaseExists { lease } => {
+                Kind::LeaseExists(message::LeaseExists { lease: lease.0 })
+            }
+            Refusal::LeaseTimeMoved { term, now_ms } => {
+                Kind::LeaseTimeMoved(message::LeaseTimeMoved { term, now_ms })
+            }
+            Refusal::TooManyLeases { held } => Kind::TooManyLeases(message::TooManyLeases { held }),
+            Refusal::KeyReserved => Kind::KeyReserved(message::KeyReserved {}),
         };
         Self { kind: Some(kind) }
     }
@@ -221,6 +245,27 @@ impl TryFrom<storage::Refusal> for Refusal {
                     .map(NodeName::new)
                     .collect::<Result<_, _>>()?,
             },
+            Kind::KeyNotFound(_) => Self::KeyNotFound,
+            Kind::LeaseNotFound(found) => Self::LeaseNotFound {
+                lease: LeaseId(found.lease),
+            },
+            Kind::RevisionCompacted(found) => Self::RevisionCompacted {
+                asked: Revision(found.asked),
+                compacted: Revision(found.compacted),
+            },
+            Kind::RevisionInFuture(found) => Self::RevisionInFuture {
+                asked: Revision(found.asked),
+                current: Revision(found.current),
+            },
+            Kind::LeaseExists(found) => Self::LeaseExists {
+                lease: LeaseId(found.lease),
+            },
+            Kind::LeaseTimeMoved(found) => Self::LeaseTimeMoved {
+                term: found.term,
+                now_ms: found.now_ms,
+            },
+            Kind::TooManyLeases(found) => Self::TooManyLeases { held: found.held },
+            Kind::KeyReserved(_) => Self::KeyReserved,
         })
     }
 }

@@ -41,7 +41,7 @@ fn tagged_request(tag: Option<v1::Tag>, command: Command) -> Result<Request, Dec
             session: SessionId(tag.session),
             sequence: tag.sequence,
         },
-        marker: required("tag.marker", tag.marker)?.try_into()?,
+        marker: Some(required("tag.marker", tag.marker)?.try_into()?),
         acknowledged: tag.acknowledged,
         digest: digest(&command),
     };

@@ -1,8 +1,8 @@
 //! Rows of the replicated state.
 
 use tally_model::{
-    Binding, Claim, Event, Globals, HistoryEntry, Incarnation, Location, Marker, Node, NodeId,
-    NodeName, Revision, Session, SessionId, Tag,
+    Binding, Claim, Event, EventId, Globals, HistoryEntry, Incarnation, KeyEvent, Lease, LeaseId,
+    Location, Marker, Node, NodeId, NodeName, Revision, Session, SessionId, Tag,
 };
 
 use super::identifier::{cluster_id, hash_32, set_by};
@@ -206,6 +206,12 @@ impl From<&Globals> for storage::Globals {
             last_node: globals.last_node.0,
             sessions: globals.sessions,
             history_hash: globals.history_hash.to_vec(),
+            compacted: globals.compacted.0,
+            reclaimed_revision: globals.reclaimed.revision.0,
+            reclaimed_number: globals.reclaimed.number,
+            leases: globals.leases,
+            lease_clock_ms: globals.lease_clock_ms,
+            lease_term: globals.lease_term,
         }
     }
 }
@@ -228,6 +234,62 @@ impl TryFrom<storage::Globals> for Globals {
             last_node: NodeId(globals.last_node),
             sessions: globals.sessions,
             history_hash: hash_32("globals.history_hash", &globals.history_hash)?,
+            compacted: Revision(globals.compacted),
+            reclaimed: EventId {
+                revision: Revision(globals.reclaimed_revision),
+                number: globals.reclaimed_number,
+            },
+            leases: globals.leases,
+            lease_clock_ms: globals.lease_clock_ms,
+            lease_term: globals.lease_term,
+        })
+    }
+}
+
+impl From<&KeyEvent> for storage::KeyEvent {
+    fn from(event: &KeyEvent) -> Self {
+        use storage::key_event::Kind;
+        let kind = match event {
+            KeyEvent::Put(made) => Kind::Put(made.into()),
+            KeyEvent::Deleted { key } => Kind::Deleted(key.clone()),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<storage::KeyEvent> for KeyEvent {
+    type Error = DecodeError;
+
+    fn try_from(event: storage::KeyEvent) -> Result<Self, DecodeError> {
+        use storage::key_event::Kind;
+        Ok(match required("key_event.kind", event.kind)? {
+            Kind::Put(made) => Self::Put(made.try_into()?),
+            Kind::Deleted(key) => Self::Deleted { key },
+        })
+    }
+}
+
+impl From<&Lease> for storage::Lease {
+    fn from(lease: &Lease) -> Self {
+        Self {
+            id: lease.id.0,
+            ttl_s: lease.ttl_s,
+            ends_ms: lease.ends_ms,
+        }
+    }
+}
+
+impl TryFrom<storage::Lease> for Lease {
+    type Error = DecodeError;
+
+    fn try_from(lease: storage::Lease) -> Result<Self, DecodeError> {
+        if lease.id == 0 {
+            return Err(DecodeError::missing("lease.id"));
+        }
+        Ok(Self {
+            id: LeaseId(lease.id),
+            ttl_s: lease.ttl_s,
+            ends_ms: lease.ends_ms,
         })
     }
 }

@@ -3,6 +3,7 @@
 
 #[macro_use]
 mod sample;
+mod sample_keys;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -20,14 +21,16 @@ use tally_model::command::{
 };
 use tally_model::explanation::EXPLANATIONS;
 use tally_model::{
-    Actor, Answer, Claim, Command, Effect, Globals, HistoryEntry, Incarnation, LOCATION_BYTES_MAX,
-    Location, Marker, NODE_NAME_BYTES_MAX, Node, NodeId, NodeName, Outcome, Refusal, Request,
-    Revision, Session, SessionId, Settings, StorageState, StoredOutcome, Tag, Tagged,
+    Actor, Answer, Claim, Command, Effect, Globals, HistoryEntry, Incarnation, KeyEvent,
+    LOCATION_BYTES_MAX, Lease, Location, Marker, NODE_NAME_BYTES_MAX, Node, NodeId, NodeName,
+    Outcome, Refusal, Request, Revision, Session, SessionId, Settings, StorageState, StoredOutcome,
+    Tag, Tagged,
 };
 use tally_proto::convert::{DecodeError, digest};
 use tally_proto::{storage, v1};
 
 use sample::*;
+use sample_keys::{key_event, lease};
 
 fn comes_back<Stored, Known>(known: &Known) -> TestCaseResult
 where
@@ -100,6 +103,8 @@ macro_rules! stored {
 }
 
 stored! {
+    key_event => KeyEvent,
+    lease => Lease,
     request => Request,
     command => Command,
     settings => Settings,
@@ -124,6 +129,13 @@ fn kind_of_command(command: &Command) -> &'static str {
         Command::RegisterNode(_) => "register",
         Command::ActivateNode(_) => "activate",
         Command::SetStorageState(_) => "set state",
+        Command::Keys(_) => "keys",
+        Command::Compact(_) => "compact",
+        Command::GrantLease(_) => "grant lease",
+        Command::RevokeLease(_) => "revoke lease",
+        Command::RenewLease(_) => "renew lease",
+        Command::PassLeaseTime(_) => "pass lease time",
+        Command::ReclaimVersions => "reclaim",
     }
 }
 
@@ -139,7 +151,7 @@ fn kinds<T: Debug>(
 
 #[test]
 fn every_command_and_every_refusal_is_in_the_sample() {
-    assert_eq!(kinds(command(), kind_of_command).len(), 7);
+    assert_eq!(kinds(command(), kind_of_command).len(), 14);
     let codes = EXPLANATIONS.iter().map(|entry| entry.code);
     let refusals: BTreeSet<_> = codes.filter(|code| *code >= "T-100").collect();
     assert_eq!(kinds(refusal(), Refusal::code), refusals);
@@ -267,7 +279,7 @@ proptest! {
             let tag = tag.unwrap();
             let meant = Tagged {
                 tag: Tag { session: SessionId(tag.session), sequence: tag.sequence },
-                marker: meant(tag.marker.unwrap()),
+                marker: Some(meant(tag.marker.unwrap())),
                 acknowledged: tag.acknowledged,
                 digest: digest(&Command::SettleRequest),
             };

@@ -7,14 +7,17 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use tally_model::command::{
-    ActivateNode, Force, Found, OpenSession, RegisterNode, SetStorageState,
+    ActivateNode, Compact, Force, Found, OpenSession, RegisterNode, SetStorageState,
 };
+use tally_model::lease::{GrantLease, PassLeaseTime};
 use tally_model::{
-    Actor, Alarm, Answer, Binding, Claim, ClusterId, Command, Effect, Event, Globals, HistoryEntry,
-    Incarnation, Location, Marker, Node, NodeId, NodeName, Outcome, Refusal, Replication, Request,
-    RetryCheck, Revision, Scope, Session, SessionId, SetBy, Settings, StorageState, StoredOutcome,
-    Tag, Tagged,
+    Actor, Alarm, Answer, Binding, Claim, ClusterId, Command, Effect, Event, EventId, Globals,
+    HistoryEntry, Incarnation, Location, Marker, Node, NodeId, NodeName, Outcome, Refusal,
+    Replication, Request, RetryCheck, Revision, Scope, Session, SessionId, SetBy, Settings,
+    StorageState, StoredOutcome, Tag, Tagged,
 };
+
+use crate::sample_keys::{key_answer, key_op, lease_id};
 
 /// Values with each field drawn on its own. A tuple has at most twelve, so more are given in groups.
 macro_rules! each {
@@ -115,12 +118,26 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         register.prop_map(Command::RegisterNode),
         activate.prop_map(Command::ActivateNode),
         set_state.prop_map(Command::SetStorageState),
+        key_op().prop_map(Command::Keys),
+        counted(Revision).prop_map(|revision| Command::Compact(Compact { revision })),
+        (lease_id(), number())
+            .prop_map(|(lease, ttl_s)| { Command::GrantLease(GrantLease { lease, ttl_s }) }),
+        lease_id().prop_map(Command::RevokeLease),
+        lease_id().prop_map(Command::RenewLease),
+        (number(), number(), number()).prop_map(|(term, from_ms, passed_ms)| {
+            Command::PassLeaseTime(PassLeaseTime {
+                term,
+                from_ms,
+                passed_ms,
+            })
+        }),
+        Just(Command::ReclaimVersions),
     ]
 }
 
 pub(crate) fn request() -> impl Strategy<Value = Request> {
     let tagged = each! { Tagged {
-        tag: tag(), marker: marker(), acknowledged: number(), digest: bits()
+        tag: tag(), marker: option::of(marker()), acknowledged: number(), digest: bits()
     } };
     each! { Request { tagged: option::of(tagged), command: command() } }
 }
@@ -136,6 +153,13 @@ pub(crate) fn effect() -> impl Strategy<Value = Effect> {
         each! { Effect::StorageStateSet {
             node: node_id(), from: state(), to: state(), alarms: vec(alarm, 0..3)
         } },
+        key_answer().prop_map(Effect::Keys),
+        Just(Effect::Compacted),
+        any::<bool>().prop_map(|all| Effect::VersionsReclaimed { all }),
+        each! { Effect::LeaseGranted { lease: lease_id(), ttl_s: number() } },
+        Just(Effect::LeaseRevoked),
+        each! { Effect::LeaseRenewed { lease: lease_id(), ttl_s: number() } },
+        any::<bool>().prop_map(|all| Effect::LeaseTimePassed { all }),
     ]
 }
 
@@ -171,6 +195,18 @@ pub(crate) fn refusal() -> impl Strategy<Value = Refusal> {
         each! { Refusal::ReplicationUnsatisfied {
             needed: replication(), writable: small(), already: already
         } },
+        Just(Refusal::KeyNotFound),
+        each! { Refusal::LeaseNotFound { lease: lease_id() } },
+        each! { Refusal::RevisionCompacted {
+            asked: counted(Revision), compacted: counted(Revision)
+        } },
+        each! { Refusal::RevisionInFuture {
+            asked: counted(Revision), current: counted(Revision)
+        } },
+        Just(Refusal::KeyReserved),
+        each! { Refusal::LeaseExists { lease: lease_id() } },
+        each! { Refusal::LeaseTimeMoved { term: number(), now_ms: number() } },
+        each! { Refusal::TooManyLeases { held: number() } },
     ]
 }
 
@@ -264,6 +300,13 @@ pub(crate) fn globals() -> impl Strategy<Value = Globals> {
         unix_ms: number(),
         last_node: node_id(),
         sessions: number(),
-        history_hash: any::<[u8; 32]>()
+        history_hash: any::<[u8; 32]>(),
+        compacted: counted(Revision),
+        reclaimed: (counted(Revision), small()).prop_map(|(revision, number)| {
+            EventId { revision, number }
+        });
+        leases: number(),
+        lease_clock_ms: number(),
+        lease_term: number()
     } }
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use prost::Message;
 use rocksdb::WriteBatch;
 use tally_model::{
-    Answer, Claim, Globals, HistoryEntry, Node, Sequence, Session, SessionId, Stamp, StoredOutcome,
-    Tables, View,
+    Answer, Claim, EventId, Globals, HistoryEntry, KeyEvent, Lease, LeaseId, Node, Sequence,
+    Session, SessionId, Stamp, StoredOutcome, Tables, View,
 };
 use tally_proto::convert::decode_request;
 use tally_proto::storage::log_entry::Payload;
@@ -15,8 +15,8 @@ use tally_proto::storage::{AppliedState, LogEntry, LogId, Membership, Proposal};
 
 use super::view::StateView;
 use crate::table::{
-    self, applied, claim, globals, history, node, node_history, node_name, outcome, session,
-    session_use, state_hash,
+    self, applied, claim, globals, history, key, key_event, key_version, lease, lease_end,
+    lease_key, node, node_history, node_name, outcome, session, session_use, state_hash,
 };
 
 /// Why an entry was not applied.
@@ -238,5 +238,50 @@ impl Tables for Batch<'_> {
             table::encode::<history::Stored, _>(entry),
         );
         self.append(node_history::key(entry.node, entry.revision), []);
+    }
+
+    fn append_key_event(&mut self, id: EventId, event: &KeyEvent) {
+        let name = event.key();
+        match event {
+            KeyEvent::Put(made) => drop(self.put(key::key(name), key::encode(made))),
+            KeyEvent::Deleted { .. } => self.remove(key::key(name)),
+        }
+        let deleted = matches!(event, KeyEvent::Deleted { .. });
+        self.append(
+            key_event::key(id),
+            table::encode::<key_event::Stored, _>(event),
+        );
+        self.append(key_version::key(name, id), key_version::encode(deleted));
+    }
+
+    fn forget_version(&mut self, id: EventId, name: &[u8]) {
+        self.remove(key_event::key(id));
+        self.remove(key_version::key(name, id));
+    }
+
+    fn put_lease(&mut self, lease: &Lease) {
+        if let Some(before) = self.view.lease(lease.id) {
+            self.remove(lease_end::key(&before));
+        }
+        self.put(lease_end::key(lease), []);
+        self.put(
+            lease::key(lease.id),
+            table::encode::<lease::Stored, _>(lease),
+        );
+    }
+
+    fn remove_lease(&mut self, id: LeaseId) {
+        if let Some(before) = self.view.lease(id) {
+            self.remove(lease_end::key(&before));
+        }
+        self.remove(lease::key(id));
+    }
+
+    fn attach_key(&mut self, id: LeaseId, key: &[u8]) {
+        self.put(lease_key::key(id, key), []);
+    }
+
+    fn detach_key(&mut self, id: LeaseId, key: &[u8]) {
+        self.remove(lease_key::key(id, key));
     }
 }

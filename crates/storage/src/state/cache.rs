@@ -3,7 +3,7 @@
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
-use crate::table::{history, node_history};
+use crate::table::{history, key_event, key_version, node_history};
 
 /// Memory for the rows, [`ROW_OVERHEAD`] included.
 const BYTES_MAX: u64 = 2 << 20;
@@ -26,9 +26,15 @@ impl Weighter<Vec<u8>, Option<Vec<u8>>> for Bytes {
     }
 }
 
-/// True for lines of the history, which no entry looks at.
+/// True for rows that say what once was, at which entries seldom look.
 fn is_history(key: &[u8]) -> bool {
-    key.starts_with(&[history::TAG]) || key.starts_with(&[node_history::TAG])
+    const TAGS: [u8; 4] = [
+        history::TAG,
+        node_history::TAG,
+        key_event::TAG,
+        key_version::TAG,
+    ];
+    key.first().is_some_and(|tag| TAGS.contains(tag))
 }
 
 impl Default for RowCache {

@@ -1,30 +1,40 @@
 //! Reading the state as it stood after one entry.
 
 use std::cell::RefCell;
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
-use itertools::{EitherOrBoth, Itertools};
+use bytes::Bytes;
 use prost::Message;
-use rocksdb::{Direction, IteratorMode, Snapshot};
+use rocksdb::{IteratorMode, Snapshot};
 use tally_model::{
-    Claim, Globals, HistoryEntry, Marker, Node, NodeId, NodeName, Revision, Sequence, Session,
-    SessionId, StoredOutcome, View,
+    Claim, EventId, Globals, HistoryEntry, KeyChanged, KeyEvent, KeyRange, KeyValue, Lease,
+    LeaseId, Marker, Node, NodeId, NodeName, Revision, Sequence, Session, SessionId, StoredOutcome,
+    View,
 };
 use tally_proto::storage::{AppliedState, Membership};
 
 use super::cache::RowCache;
 use crate::progress::Progress;
 use crate::rocks;
+use crate::table::key_version::Version;
 use crate::table::{
-    self, applied, claim, globals, history, node, node_history, node_name, outcome, session,
-    session_use, state_hash,
+    self, applied, claim, globals, history, key, key_event, key_version, lease, lease_end,
+    lease_key, node, node_history, node_name, outcome, session, session_use, state_hash,
 };
 
 /// Outcomes that are looked at one by one; more are listed.
 const LOOKED_AT_MAX: u64 = 16;
+
+/// Some of the history of keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Events {
+    /// In their order.
+    pub found: Vec<(EventId, KeyEvent)>,
+    /// The last revision that was looked at; nothing of it is left out.
+    pub through: Revision,
+}
 
 /// The state after one entry, unmoved by later ones. Lives inside the closure that it is shown to.
 ///
@@ -249,38 +259,190 @@ impl<'a> StateView<'a> {
         mut decode: impl FnMut(&[u8], &[u8]) -> Result<T, String>,
     ) -> Vec<T> {
         let mut found = Vec::new();
-        if from >= until {
+        if limit == 0 {
             return found;
         }
-        let mode = IteratorMode::From(&from, Direction::Forward);
-        let range = from.clone()..until.clone();
-        let stored = self.snapshot.iterator_opt(mode, rocks::bounded_by(until));
-        let rows = stored.merge_join_by(self.waiting.range(range), |stored, (waiting, _)| {
-            // An error comes first: what would follow it is unknown.
-            stored
-                .as_ref()
-                .map_or(Ordering::Less, |(key, _)| (**key).cmp(waiting.as_slice()))
+        self.each_row(from, until, |key, value| {
+            found.push(decode(key, value)?);
+            Ok(match found.len() < limit {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            })
         });
-        let rows = rows.filter_map(|row| match row {
-            EitherOrBoth::Left(stored) => Some(stored),
-            EitherOrBoth::Right((key, value)) | EitherOrBoth::Both(_, (key, value)) => {
-                let value = value.as_deref()?;
-                Some(Ok((key.as_slice().into(), value.into())))
+        found
+    }
+
+    /// Shows rows from `from` up to but not including `until`, until told to stop.
+    fn each_row(
+        &self,
+        from: Vec<u8>,
+        until: Vec<u8>,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, String>,
+    ) {
+        if from >= until {
+            return;
+        }
+        let mut stored = self
+            .snapshot
+            .raw_iterator_opt(rocks::bounded_by(until.clone()));
+        stored.seek(&from);
+        let mut waiting = self.waiting.range(from..until).peekable();
+        loop {
+            let next = stored.item();
+            let over =
+                waiting.next_if(|(key, _)| next.is_none_or(|(next, _)| key.as_slice() <= next));
+            let row = match (over, next) {
+                (Some((key, value)), _) => value.as_deref().map(|value| (key.as_slice(), value)),
+                (None, Some(row)) => Some(row),
+                (None, None) => break,
+            };
+            let visited = row.map_or(Ok(ControlFlow::Continue(())), |(key, value)| {
+                visit(key, value).map_err(|error| self.break_off(&describe(key), &error))
+            });
+            if visited.is_err() || visited == Ok(ControlFlow::Break(())) {
+                return;
             }
-        });
-        for row in rows.take(limit) {
-            match row {
-                Ok((key, value)) => match decode(&key, &value) {
-                    Ok(decoded) => found.push(decoded),
-                    Err(error) => self.break_off(&describe(&key), &error),
-                },
-                Err(error) => self.break_off("the state", error.as_ref()),
-            }
-            if self.broken.borrow().is_some() {
-                break;
+            // The stored row was shown, or another one in its place.
+            if over.is_none_or(|(key, _)| next.is_some_and(|(next, _)| next == key.as_slice())) {
+                stored.next();
             }
         }
-        found
+        if let Err(error) = stored.status() {
+            self.break_off("the state", error.as_ref());
+        }
+    }
+
+    /// The last row from `from` up to but not including `until`.
+    fn last_row<T>(
+        &self,
+        from: Vec<u8>,
+        until: Vec<u8>,
+        decode: impl FnOnce(&[u8], &[u8]) -> Result<T, String>,
+    ) -> Option<T> {
+        let mut options = rocks::bounded_by(until.clone());
+        options.set_iterate_lower_bound(from.clone());
+        let mut stored = self.snapshot.raw_iterator_opt(options);
+        stored.seek_to_last();
+        let mut waiting = self.waiting.range(from..until).rev().peekable();
+        let decoded = |key: &[u8], value: &[u8]| {
+            let decoded = decode(key, value);
+            decoded
+                .map_err(|error| self.break_off(&describe(key), &error))
+                .ok()
+        };
+        loop {
+            let next = stored.item();
+            let over =
+                waiting.next_if(|(key, _)| next.is_none_or(|(next, _)| key.as_slice() >= next));
+            match (over, next) {
+                (Some((key, Some(value))), _) => return decoded(key, value),
+                // Removed: the one before it, if it stands.
+                (Some((key, None)), Some((stored_key, _))) if key == stored_key => stored.prev(),
+                (Some((_, None)), _) => {}
+                (None, Some((key, value))) => return decoded(key, value),
+                (None, None) => break,
+            }
+        }
+        if let Err(error) = stored.status() {
+            self.break_off("the state", error.as_ref());
+        }
+        None
+    }
+
+    /// Keys as of an earlier revision: of each key's versions up to it the last, unless it is a deletion.
+    fn scan_versions(
+        &self,
+        keys: &KeyRange,
+        at: Revision,
+        mut visit: impl FnMut(EventId) -> ControlFlow<()>,
+    ) {
+        let (from, until) = version_rows(keys);
+        let mut latest: Option<(Vec<u8>, Version)> = None;
+        let mut show = |latest: Option<(Vec<u8>, Version)>| match latest {
+            Some((_, version)) if !version.deleted => visit(version.id),
+            Some(_) | None => ControlFlow::Continue(()),
+        };
+        let mut stopped = false;
+        self.each_row(from, until, |row, value| {
+            let version = key_version::decode(row, value)?;
+            if version.id.revision > at {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let key = key_version::key_part(row)?;
+            match &mut latest {
+                Some((known, latest)) if known == key => *latest = version,
+                _ => {
+                    let before = latest.replace((key.to_vec(), version));
+                    stopped = show(before).is_break();
+                }
+            }
+            Ok(match stopped {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })
+        });
+        if !stopped {
+            // Nothing comes after it.
+            let _ = show(latest);
+        }
+    }
+
+    /// Leases by id, from the one after `after` (the first for `None`), at most `limit`.
+    pub fn leases_after(&self, after: Option<LeaseId>, limit: usize) -> Vec<Lease> {
+        let from = match after {
+            Some(after) => table::after_prefix(&lease::key(after)),
+            None => vec![lease::TAG],
+        };
+        let until = table::after_prefix(&[lease::TAG]);
+        self.rows(from, until, limit, |_, value| {
+            table::decode::<lease::Stored, Lease>(value)
+        })
+    }
+
+    /// The event at this place; `None` when there was none, or it was forgotten.
+    pub fn key_event(&self, id: EventId) -> Option<KeyEvent> {
+        self.message::<key_event::Stored, _>(&key_event::key(id))
+    }
+
+    /// The version of a key that an event replaced; `None` when there was none, or it was forgotten.
+    pub fn previous(&self, key: &[u8], event: EventId) -> Option<KeyValue> {
+        match self.key_event(self.version_before(key, event)?)? {
+            KeyEvent::Put(found) => Some(found),
+            KeyEvent::Deleted { .. } => None,
+        }
+    }
+
+    /// Events of the revisions after one that `wanted` accepts, in their order: of whole revisions, of as
+    /// many as it takes to look at `rows_max` events or to find `bytes_max` bytes.
+    pub fn events_after(
+        &self,
+        after: Revision,
+        rows_max: usize,
+        bytes_max: usize,
+        wanted: impl Fn(&KeyEvent) -> bool,
+    ) -> Events {
+        let (mut rows, mut bytes) = (0, 0);
+        let mut found = Vec::new();
+        let mut last = after;
+        let mut through = self.revision();
+        let from = table::after_prefix(&key_event::key(EventId::last_of(after)));
+        let until = table::after_prefix(&[key_event::TAG]);
+        self.each_row(from, until, |row, value| {
+            let id = key_event::decode_key(row)?;
+            if id.revision != last && (rows >= rows_max || bytes >= bytes_max) {
+                through = last;
+                return Ok(ControlFlow::Break(()));
+            }
+            last = id.revision;
+            rows += 1;
+            let event = table::decode::<key_event::Stored, KeyEvent>(value)?;
+            if wanted(&event) {
+                bytes += value.len();
+                found.push((id, event));
+            }
+            Ok(ControlFlow::Continue(()))
+        });
+        Events { found, through }
     }
 
     fn break_off(&self, what: &str, error: &str) {
@@ -367,5 +529,121 @@ impl View for StateView<'_> {
         self.rows(from.to_vec(), until.to_vec(), usize::MAX, |key, _| {
             outcome::decode_key(key)
         })
+    }
+
+    fn key(&self, name: &[u8]) -> Option<KeyValue> {
+        let row = key::key(name);
+        self.row(&row, |value| key::decode(&row, value))
+    }
+
+    fn scan_keys(
+        &self,
+        keys: &KeyRange,
+        at: Option<Revision>,
+        visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+    ) {
+        match (keys, at) {
+            (KeyRange::One(name), None) => {
+                if let Some(found) = self.key(name) {
+                    // It was the only one.
+                    let _ = visit(found);
+                }
+            }
+            (_, None) => {
+                let (from, until) = key_rows(keys);
+                self.each_row(from, until, |row, value| {
+                    Ok(visit(key::decode(row, value)?))
+                });
+            }
+            (_, Some(at)) => self.scan_versions(keys, at, |id| match self.key_event(id) {
+                Some(KeyEvent::Put(found)) => visit(found),
+                Some(KeyEvent::Deleted { .. }) | None => {
+                    self.break_off(&format!("event {id:?}"), "a version is listed and missing");
+                    ControlFlow::Break(())
+                }
+            }),
+        }
+    }
+
+    fn count_keys(&self, keys: &KeyRange, at: Option<Revision>) -> u64 {
+        let mut count = 0;
+        match at {
+            None => {
+                let (from, until) = key_rows(keys);
+                self.each_row(from, until, |_, _| {
+                    count += 1;
+                    Ok(ControlFlow::Continue(()))
+                });
+            }
+            Some(at) => self.scan_versions(keys, at, |_| {
+                count += 1;
+                ControlFlow::Continue(())
+            }),
+        }
+        count
+    }
+
+    fn keys_changed(&self, after: EventId, until: EventId, limit: usize) -> Vec<KeyChanged> {
+        let from = table::after_prefix(&key_event::key(after));
+        let until = table::after_prefix(&key_event::key(until));
+        self.rows(from, until, limit, |row, value| {
+            let event = table::decode::<key_event::Stored, KeyEvent>(value)?;
+            Ok(KeyChanged {
+                id: key_event::decode_key(row)?,
+                key: event.key().clone(),
+                deleted: matches!(event, KeyEvent::Deleted { .. }),
+            })
+        })
+    }
+
+    fn version_before(&self, name: &[u8], before: EventId) -> Option<EventId> {
+        let from = key_version::prefix(name);
+        let until = key_version::key(name, before);
+        self.last_row(from, until, |row, value| {
+            key_version::decode(row, value).map(|version| version.id)
+        })
+    }
+
+    fn lease(&self, id: LeaseId) -> Option<Lease> {
+        self.message::<lease::Stored, Lease>(&lease::key(id))
+    }
+
+    fn lease_keys(&self, id: LeaseId) -> Vec<Bytes> {
+        let prefix = lease_key::prefix(id);
+        let until = table::after_prefix(&prefix);
+        self.rows(prefix, until, usize::MAX, |row, _| {
+            lease_key::decode_key(row)
+        })
+    }
+
+    fn leases_over(&self, now_ms: u64, limit: usize) -> Vec<LeaseId> {
+        let until = lease_end::after(now_ms);
+        self.rows(vec![lease_end::TAG], until, limit, |row, _| {
+            lease_end::decode_key(row)
+        })
+    }
+}
+
+/// The rows of keys as they are now: from the first, up to but not including the second.
+fn key_rows(keys: &KeyRange) -> (Vec<u8>, Vec<u8>) {
+    match keys {
+        KeyRange::One(name) => (key::key(name), [key::key(name), vec![0]].concat()),
+        KeyRange::Between(from, until) => (key::key(from), key::key(until)),
+        KeyRange::From(from) => (key::key(from), table::after_prefix(&[key::TAG])),
+    }
+}
+
+/// The rows of keys' versions.
+fn version_rows(keys: &KeyRange) -> (Vec<u8>, Vec<u8>) {
+    match keys {
+        KeyRange::One(name) => {
+            let prefix = key_version::prefix(name);
+            (prefix.clone(), table::after_prefix(&prefix))
+        }
+        KeyRange::Between(from, until) => (key_version::from(from), key_version::from(until)),
+        KeyRange::From(from) => (
+            key_version::from(from),
+            table::after_prefix(&[key_version::TAG]),
+        ),
     }
 }

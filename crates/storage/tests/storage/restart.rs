@@ -1,6 +1,11 @@
 //! A restart at any moment changes nothing.
 
-use tally_model::{Claim, Globals, HistoryEntry, Node, Revision, View};
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use tally_model::{
+    Claim, EventId, Globals, HistoryEntry, KeyChanged, KeyRange, KeyValue, Node, Revision, View,
+};
 use tally_proto::storage::AppliedState;
 use tally_storage::{LogBounds, StateStore};
 
@@ -16,6 +21,42 @@ pub(crate) struct Everything {
     nodes: Vec<Node>,
     claims: Vec<Claim>,
     history: Vec<HistoryEntry>,
+    /// Keys as of every revision that can be read.
+    keys: Vec<Vec<KeyValue>>,
+    events: Vec<KeyChanged>,
+}
+
+/// Every key as of a revision, in order; counted as well.
+pub(crate) fn keys_at(view: &impl View, at: Option<Revision>) -> Vec<KeyValue> {
+    let all = KeyRange::From(Bytes::from_static(b"\0"));
+    let mut found = Vec::new();
+    view.scan_keys(&all, at, &mut |one| {
+        found.push(one);
+        ControlFlow::Continue(())
+    });
+    assert_eq!(view.count_keys(&all, at), found.len() as u64);
+    for one in &found {
+        let mut alone = Vec::new();
+        view.scan_keys(&KeyRange::One(one.key.clone()), at, &mut |one| {
+            alone.push(one);
+            ControlFlow::Continue(())
+        });
+        assert_eq!(alone, std::slice::from_ref(one));
+    }
+    found
+}
+
+/// [`keys_at`] every revision that can be read, and then now.
+pub(crate) fn keys(view: &impl View) -> Vec<Vec<KeyValue>> {
+    let globals = view.globals();
+    let readable = globals.compacted.0.max(1)..=globals.revision.0;
+    let past = readable.map(|revision| keys_at(view, Some(Revision(revision))));
+    past.chain([keys_at(view, None)]).collect()
+}
+
+pub(crate) fn events(view: &impl View) -> Vec<KeyChanged> {
+    let last = EventId::last_of(view.globals().revision);
+    view.keys_changed(EventId::NONE, last, usize::MAX)
 }
 
 pub(crate) fn everything(state: &StateStore) -> Everything {
@@ -33,6 +74,8 @@ pub(crate) fn everything(state: &StateStore) -> Everything {
             nodes: view.nodes(),
             claims: view.claims_all(usize::MAX),
             history: view.history_after(Revision(0), None, usize::MAX),
+            keys: keys(view),
+            events: events(view),
         })
         .unwrap()
 }

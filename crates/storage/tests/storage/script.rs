@@ -83,7 +83,7 @@ pub(crate) fn tagged(
                 session: SessionId(session),
                 sequence,
             },
-            marker,
+            marker: Some(marker),
             acknowledged,
             digest,
         }),

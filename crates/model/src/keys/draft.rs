@@ -1,0 +1,126 @@
+//! Keys as an entry in the making leaves them: what stands, and over it what the entry has written.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use super::{KeyRange, KeyValue};
+use crate::identifier::Revision;
+use crate::refusal::Refusal;
+use crate::view::{Globals, View};
+
+/// See the module.
+pub(crate) struct KeysDraft<'v, V> {
+    view: &'v V,
+    /// The store's revision before the entry.
+    before: Revision,
+    compacted: Revision,
+    /// Keys that the entry wrote, `None` for one that it deleted.
+    written: BTreeMap<Bytes, Option<KeyValue>>,
+}
+
+impl<'v, V: View> KeysDraft<'v, V> {
+    pub(crate) fn new(view: &'v V, globals: &Globals) -> Self {
+        Self {
+            view,
+            before: globals.revision,
+            compacted: globals.compacted,
+            written: BTreeMap::new(),
+        }
+    }
+
+    /// The revision of what is to be seen now: that of the entry, once it has written a key.
+    pub(super) fn revision(&self) -> Revision {
+        match self.written.is_empty() {
+            true => self.before,
+            false => self.before.next(),
+        }
+    }
+
+    /// Refuses a revision that is not there yet, or not any more.
+    pub(super) fn check_revision(&self, at: Option<Revision>) -> Result<(), Refusal> {
+        match at {
+            Some(asked) if asked > self.before => Err(Refusal::RevisionInFuture {
+                asked,
+                current: self.before,
+            }),
+            Some(asked) if asked < self.compacted => Err(Refusal::RevisionCompacted {
+                asked,
+                compacted: self.compacted,
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The key as it is now.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<KeyValue> {
+        match self.written.get(key) {
+            Some(written) => written.clone(),
+            None => self.view.key(key),
+        }
+    }
+
+    /// Shows another value of a key, or none, from now on.
+    pub(crate) fn write(&mut self, key: Bytes, now: Option<KeyValue>) {
+        self.written.insert(key, now);
+    }
+
+    /// Shows keys in their order until told to stop. As of a revision, what this entry wrote is not
+    /// seen.
+    pub(super) fn scan(
+        &self,
+        keys: &KeyRange,
+        at: Option<Revision>,
+        visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+    ) {
+        // The state as it stands is what it was at its revision, and quicker to read.
+        let past = at.filter(|at| *at < self.before);
+        if at.is_some() || self.written.is_empty() {
+            return self.view.scan_keys(keys, past, visit);
+        }
+        let written = self.written.range(keys.start().clone()..);
+        let mut written = written.filter(|(key, _)| keys.contains(key)).peekable();
+        let mut stopped = false;
+        self.view.scan_keys(keys, None, &mut |stored| {
+            while let Some((key, now)) = written.next_if(|(key, _)| **key <= stored.key) {
+                if let Some(now) = now
+                    && visit(now.clone()).is_break()
+                {
+                    stopped = true;
+                    return ControlFlow::Break(());
+                }
+                if *key == stored.key {
+                    return ControlFlow::Continue(());
+                }
+            }
+            let next = visit(stored);
+            stopped = next.is_break();
+            next
+        });
+        if stopped {
+            return;
+        }
+        for (_, now) in written {
+            if let Some(now) = now
+                && visit(now.clone()).is_break()
+            {
+                return;
+            }
+        }
+    }
+
+    /// How many keys [`KeysDraft::scan`] would show.
+    pub(super) fn count(&self, keys: &KeyRange, at: Option<Revision>) -> u64 {
+        let past = at.filter(|at| *at < self.before);
+        let stored = self.view.count_keys(keys, past);
+        if at.is_some() {
+            return stored;
+        }
+        let written = self.written.iter().filter(|(key, _)| keys.contains(key));
+        written.fold(stored, |count, (key, now)| {
+            let stands = self.view.key(key).is_some();
+            count + u64::from(now.is_some()) - u64::from(stands)
+        })
+    }
+}

@@ -1,0 +1,122 @@
+//! Writing keys.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use super::{KeyAnswer, KeyEvent, KeyRange, KeyValue, is_reserved};
+use crate::draft::Draft;
+use crate::identifier::LeaseId;
+use crate::refusal::Refusal;
+use crate::view::View;
+
+/// Makes a new version of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    pub key: Bytes,
+    /// `None` keeps the value that the key has; then there must be the key.
+    pub value: Option<Bytes>,
+    pub lease: LeaseOf,
+    /// Asks for the version before.
+    pub want_previous: bool,
+}
+
+/// The lease that a version belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseOf {
+    /// This one, or none.
+    Given(Option<LeaseId>),
+    /// That of the version before; there must be one.
+    Kept,
+}
+
+/// Deletes keys. Reserved ones among them stay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteRange {
+    pub keys: KeyRange,
+    /// Asks for what was deleted.
+    pub want_previous: bool,
+}
+
+/// Everything that could refuse a put. Looks at what stands before the entry, as etcd does.
+pub(super) fn check_put(draft: &Draft<'_, impl View>, ask: &Put) -> Result<(), Refusal> {
+    if is_reserved(&ask.key) {
+        return Err(Refusal::KeyReserved);
+    }
+    let kept = ask.value.is_none() || ask.lease == LeaseOf::Kept;
+    if kept && draft.view.key(&ask.key).is_none() {
+        return Err(Refusal::KeyNotFound);
+    }
+    match ask.lease {
+        LeaseOf::Given(Some(lease)) if draft.view.lease(lease).is_none() => {
+            Err(Refusal::LeaseNotFound { lease })
+        }
+        LeaseOf::Given(_) | LeaseOf::Kept => Ok(()),
+    }
+}
+
+/// Everything that could refuse a deletion.
+pub(super) fn check_delete(ask: &DeleteRange) -> Result<(), Refusal> {
+    match ask.keys.is_reserved() {
+        true => Err(Refusal::KeyReserved),
+        false => Ok(()),
+    }
+}
+
+/// Puts what was checked.
+pub(super) fn put(draft: &mut Draft<'_, impl View>, ask: &Put) -> KeyAnswer {
+    let previous = draft.keys.get(&ask.key);
+    let revision = draft.revise();
+    let value = match (&ask.value, &previous) {
+        (Some(value), _) => value.clone(),
+        (None, Some(previous)) => previous.value.clone(),
+        (None, None) => Bytes::new(),
+    };
+    let lease = match ask.lease {
+        LeaseOf::Given(lease) => lease,
+        LeaseOf::Kept => previous.as_ref().and_then(|previous| previous.lease),
+    };
+    let made = KeyValue {
+        key: ask.key.clone(),
+        value,
+        created: previous
+            .as_ref()
+            .map_or(revision, |previous| previous.created),
+        modified: revision,
+        version: previous.as_ref().map_or(0, |previous| previous.version) + 1,
+        lease,
+    };
+    draft.change_key(KeyEvent::Put(made));
+    KeyAnswer::Put {
+        revision,
+        previous: previous.filter(|_| ask.want_previous),
+    }
+}
+
+/// Deletes what was checked.
+pub(super) fn delete(draft: &mut Draft<'_, impl View>, ask: &DeleteRange) -> KeyAnswer {
+    let mut previous = Vec::new();
+    draft.keys.scan(&ask.keys, None, &mut |found| {
+        if !is_reserved(&found.key) {
+            let value = match ask.want_previous {
+                true => found.value,
+                false => Bytes::new(),
+            };
+            previous.push(KeyValue { value, ..found });
+        }
+        ControlFlow::Continue(())
+    });
+    for found in &previous {
+        let key = found.key.clone();
+        draft.change_key(KeyEvent::Deleted { key });
+    }
+    let count = previous.len() as u64;
+    if !ask.want_previous {
+        previous.clear();
+    }
+    KeyAnswer::Deleted {
+        revision: draft.keys.revision(),
+        count,
+        previous,
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use tally_model::{Alarm, Effect, Incarnation, NodeId, SessionId, StorageState};
+use tally_model::{Alarm, Effect, Incarnation, LeaseId, NodeId, SessionId, StorageState};
 use tally_proto::v1;
 use tonic::Status;
 
@@ -156,6 +156,21 @@ fn effect(effect: Option<v1::Effect>) -> Result<Effect, Status> {
             to: state(set.to)?,
             alarms: set.alarms.into_iter().filter_map(alarm).collect(),
         },
+        Kind::Keys(answer) => {
+            Effect::Keys(answer.try_into().map_err(|_| unreadable("effect.keys"))?)
+        }
+        Kind::LeaseGranted(held) => Effect::LeaseGranted {
+            lease: LeaseId(held.lease),
+            ttl_s: held.ttl_s,
+        },
+        Kind::LeaseRevoked(_) => Effect::LeaseRevoked,
+        Kind::LeaseRenewed(held) => Effect::LeaseRenewed {
+            lease: LeaseId(held.lease),
+            ttl_s: held.ttl_s,
+        },
+        Kind::LeaseTimePassed(passed) => Effect::LeaseTimePassed { all: passed.all },
+        Kind::Compacted(_) => Effect::Compacted,
+        Kind::VersionsReclaimed(reclaimed) => Effect::VersionsReclaimed { all: reclaimed.all },
     })
 }
 

@@ -44,7 +44,7 @@ pub use error::Error;
 pub use marker_file::{MarkerFile, MarkerFileError};
 pub use read::{Consistency, Which};
 pub use tally_model::{
-    Alarm, ClusterId, Effect, Incarnation, Marker, NodeId, Revision, StorageState,
+    Alarm, ClusterId, Effect, Incarnation, KeyAnswer, Marker, NodeId, Revision, StorageState,
 };
 /// The public messages, as reads return them.
 pub use tally_proto::v1;

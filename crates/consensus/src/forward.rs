@@ -18,6 +18,8 @@ use crate::link::{Answers, LinkError, PeerLink};
 
 /// Commands in one message.
 pub(crate) const BATCH_MAX: usize = 256;
+/// Bytes in one message, unless a single command is larger.
+const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Commands that wait to be sent to one member.
 const QUEUE_MAX: usize = 4_096;
 /// Messages between this task and the network.
@@ -146,7 +148,7 @@ async fn carry(
             }
             permit = messages.reserve(), if !batch.is_empty() => {
                 let permit = permit.map_err(|_| ended())?;
-                permit.send(message(std::mem::take(batch), &mut number, pending));
+                permit.send(message(batch, &mut number, pending));
             }
             answer = answers.next() => {
                 for answer in answer.ok_or_else(ended)??.answers {
@@ -157,9 +159,21 @@ async fn carry(
     }
 }
 
-fn message(batch: Vec<Job>, number: &mut u64, pending: &mut HashMap<u64, Reply>) -> ForwardRequest {
+/// Takes as much of the batch as one message may hold.
+fn message(
+    batch: &mut Vec<Job>,
+    number: &mut u64,
+    pending: &mut HashMap<u64, Reply>,
+) -> ForwardRequest {
     let now = Instant::now();
-    let commands = batch.into_iter().map(|job| {
+    let mut bytes = 0;
+    let fitting = batch.iter().take_while(|job| {
+        let first = bytes == 0;
+        bytes += job.request.len();
+        first || bytes <= BATCH_BYTES_MAX
+    });
+    let fitting = fitting.count();
+    let commands = batch.drain(..fitting).map(|job| {
         *number += 1;
         let left = job.deadline.saturating_duration_since(now);
         pending.insert(*number, job.reply);

@@ -129,8 +129,8 @@ mod tests {
 
     #[test]
     fn what_nobody_serves_is_named() {
-        let fault = fault(&port(Speaks::Grpc), "/etcdserverpb.KV/Range", true);
-        assert!(fault.found.contains("\"etcdserverpb.KV\""), "{fault}");
+        let fault = fault(&port(Speaks::Grpc), "/helloworld.Greeter/SayHello", true);
+        assert!(fault.found.contains("\"helloworld.Greeter\""), "{fault}");
         assert!(fault.found.contains("the client port of n1"), "{fault}");
     }
 

@@ -24,7 +24,7 @@ use tonic_health::ServingStatus;
 
 use crate::member::Member;
 use crate::ports::{Ports, client_bounds};
-use crate::{deadline, fault};
+use crate::{deadline, etcd, fault};
 
 /// How often the health service looks whether the member serves.
 const HEALTH_EVERY: Duration = Duration::from_millis(250);
@@ -41,6 +41,7 @@ pub(crate) async fn serve(
     let described = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(tally_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tally_proto::ETCD_DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let failed = |error| format!("reflection: {error}");
@@ -57,6 +58,7 @@ pub(crate) async fn serve(
         .add_service(health)
         .add_service(reflection)
         .add_service(reflection_alpha);
+    let routes = etcd::serve(routes, &member);
     let port = ports.client(&member.metrics);
     let (bounds, ending) = (client_bounds(streams), member.ending.closing.clone());
     tally_listener::serve(listener, port, routes.into_axum_router(), bounds, ending).await;
@@ -66,8 +68,13 @@ pub(crate) async fn serve(
 
 /// Keeps the gRPC health service in step with `/readyz`.
 async fn report_health(member: Arc<Member>, reporter: tonic_health::server::HealthReporter) {
-    const SERVICES: [&str; 4] = [
+    const SERVICES: [&str; 9] = [
         "",
+        "etcdserverpb.KV",
+        "etcdserverpb.Watch",
+        "etcdserverpb.Lease",
+        "etcdserverpb.Cluster",
+        "etcdserverpb.Maintenance",
         "tally.v1.Sessions",
         "tally.v1.Nodes",
         "tally.v1.Cluster",

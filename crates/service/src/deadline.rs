@@ -22,6 +22,11 @@ pub(crate) fn of(metadata: &MetadataMap) -> Instant {
     Instant::now() + (whole - kept)
 }
 
+/// For what is asked on a stream, whose own deadline is none of a single question.
+pub(crate) fn usual() -> Instant {
+    Instant::now() + DEFAULT
+}
+
 /// At most 8 digits and a unit (gRPC over HTTP/2, "Timeout").
 fn parse(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tally_consensus::{Deps, Member as Peer, Replica, ReplicaOptions, Role, Status, Stores};
 use tally_model::explanation::codes;
-use tally_model::{ClusterId, MemberId, View};
+use tally_model::{ClusterId, MemberId, Revision, View};
 use tally_proto::fault::Fault;
 use tally_proto::v1;
 use tally_storage::DataDir;
@@ -213,6 +213,15 @@ impl Member {
     pub(crate) fn foreign(&self) -> Option<Fault> {
         let kept_out = self.removed.borrow().clone();
         kept_out.filter(|fault| fault.code == codes::FOREIGN_DIRECTORY)
+    }
+
+    /// The store's revision, as far as this member has applied.
+    ///
+    /// # Errors
+    /// When the state cannot be read: the member has stopped.
+    pub(crate) fn revision(&self) -> Result<Revision, tonic::Status> {
+        let revision = self.stores.state.with_view(|view| view.revision());
+        revision.map_err(|error| crate::fault::disk(&error))
     }
 
     /// This member as others are told.

@@ -77,9 +77,9 @@ impl Ports {
         }
     }
 
-    fn for_clients(&self) -> [Elsewhere; 2] {
+    fn for_clients(&self) -> [Elsewhere; 3] {
         // Health and reflection are asked for by tools, and tools are clients.
-        ["tally.v1.", "grpc."].map(|services| Elsewhere {
+        ["tally.v1.", "etcdserverpb.", "grpc."].map(|services| Elsewhere {
             services,
             port: self.client.clone(),
         })

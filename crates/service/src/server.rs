@@ -17,7 +17,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::member::{Member, said};
 use crate::ports::Ports;
-use crate::{catching_up, client, formation, http, peer, removal};
+use crate::{catching_up, client, formation, http, lease_time, peer, reclaiming, removal};
 
 /// What a member is started with.
 #[derive(Clone, Debug)]
@@ -50,8 +50,12 @@ pub struct Tuning {
     pub keep_entries: u64,
     /// Commands under way at a time; more are turned away.
     pub inflight_max: usize,
-    /// Largest message from a client, bytes.
+    /// Largest message from a client, bytes; of the etcd API [`Tuning::request_bytes_max`].
     pub message_bytes_max: usize,
+    /// Largest write of the etcd API, bytes.
+    pub request_bytes_max: usize,
+    /// Operations, comparisons and nested ones in a transaction of the etcd API.
+    pub txn_ops_max: usize,
     /// Watches at a time, and requests of one connection at a time; more watches are turned away.
     pub streams_max: usize,
 }
@@ -66,6 +70,8 @@ impl Default for Tuning {
             keep_entries: 1_000,
             inflight_max: 4_096,
             message_bytes_max: 64 << 10,
+            request_bytes_max: 3 << 19,
+            txn_ops_max: 128,
             streams_max: 1_024,
         }
     }
@@ -194,6 +200,8 @@ impl Server {
         ));
         tasks.spawn(formation::run(member.clone()));
         tasks.spawn(catching_up::run(member.clone()));
+        tasks.spawn(lease_time::run(member.clone()));
+        tasks.spawn(reclaiming::run(member.clone()));
         tasks.spawn(removal::run(member.clone()));
         Ok(Self {
             member,

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tally_consensus::{Clock, Entropy};
+use tally_model::Marker;
 
 /// The machine's own.
 pub(crate) struct System;
@@ -19,5 +20,13 @@ impl Clock for System {
 impl Entropy for System {
     fn next_u64(&self) -> u64 {
         rand::random()
+    }
+}
+
+/// A marker for requests of this process itself.
+pub(crate) fn fresh_marker() -> Marker {
+    Marker {
+        bits: rand::random(),
+        created_unix_ms: System.unix_ms(),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use tally_client::{Alarm, Answer, Effect, Outcome, Refused};
+use tally_client::{Alarm, Answer, Effect, KeyAnswer, Outcome, Refused};
 
 use crate::exit::Failure;
 use crate::output::Output;
@@ -121,6 +121,23 @@ pub(crate) fn effect_text(effect: &Effect) -> String {
         Effect::StorageStateSet { node, from, to, .. } => {
             format!("node {node} moved {from} -> {to}")
         }
+        Effect::Keys(KeyAnswer::Range(answer)) => format!("{} keys were read", answer.count),
+        Effect::Keys(KeyAnswer::Put { .. }) => "the key was put".to_owned(),
+        Effect::Keys(KeyAnswer::Deleted { count, .. }) => format!("{count} keys were deleted"),
+        Effect::Keys(KeyAnswer::Txn { succeeded, .. }) => {
+            let branch = if *succeeded { "success" } else { "failure" };
+            format!("the transaction took its {branch} branch")
+        }
+        Effect::LeaseGranted { lease, ttl_s } => {
+            format!("lease {lease} was granted for {ttl_s} s")
+        }
+        Effect::LeaseRevoked => "the lease was revoked".to_owned(),
+        Effect::LeaseRenewed { lease, ttl_s } => {
+            format!("lease {lease} was renewed for {ttl_s} s")
+        }
+        Effect::LeaseTimePassed { .. } => "time has passed for leases".to_owned(),
+        Effect::Compacted => "earlier revisions were given up".to_owned(),
+        Effect::VersionsReclaimed { .. } => "some of what was compacted was removed".to_owned(),
     }
 }
 

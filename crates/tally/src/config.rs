@@ -157,6 +157,8 @@ fn tuning(layers: &Layers) -> Result<tally_service::Tuning, Failure> {
     if let Some(bytes) = layers.optional("message-bytes-max", &expected, bytes)? {
         tuning.message_bytes_max = bytes;
     }
+    set(layers, "request-bytes-max", &mut tuning.request_bytes_max)?;
+    set(layers, "txn-ops-max", &mut tuning.txn_ops_max)?;
     set(layers, "streams-max", &mut tuning.streams_max)?;
     let beat = ("heartbeat-ms", tuning.heartbeat_ms);
     let least = ("election-ms-min", tuning.election_ms_min);

@@ -276,7 +276,7 @@ pub(crate) fn tagged(session: SessionId, sequence: u64, command: Command) -> Req
     Request {
         tagged: Some(Tagged {
             tag: Tag { session, sequence },
-            marker: MARKER,
+            marker: Some(MARKER),
             acknowledged: 1,
             digest: digest(&command),
         }),

@@ -152,6 +152,18 @@ pub(super) const KEYS: &[Key] = &[
         "Largest message from a client",
     ),
     key(
+        "request-bytes-max",
+        Kind::Number,
+        "BYTES",
+        "Largest write through the etcd API [default: 1572864]",
+    ),
+    key(
+        "txn-ops-max",
+        Kind::Number,
+        "COUNT",
+        "Operations in a transaction of the etcd API, nested ones included [default: 128]",
+    ),
+    key(
         "streams-max",
         Kind::Number,
         "COUNT",

@@ -1,0 +1,63 @@
+//! The etcd v3 API, on the same port as `tally.v1`, from the same state.
+//!
+//! Speaks as etcd 3.5 does, down to its error messages; `docs/etcd.md` says where not, and why.
+
+mod cluster;
+mod kv;
+mod lanes;
+mod lease;
+mod maintenance;
+mod rpctypes;
+mod tag;
+mod watch;
+mod writer;
+
+use std::sync::Arc;
+
+use tally_model::Revision;
+use tally_proto::etcd::ResponseHeader;
+use tally_proto::etcd::cluster_server::ClusterServer;
+use tally_proto::etcd::kv_server::KvServer;
+use tally_proto::etcd::lease_server::LeaseServer;
+use tally_proto::etcd::maintenance_server::MaintenanceServer;
+use tally_proto::etcd::watch_server::WatchServer;
+use tonic::service::Routes;
+
+use crate::member::Member;
+
+/// What gRPC may add to a request of the largest size, bytes.
+const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
+
+/// Adds the services to those of a port.
+pub(crate) fn serve(routes: Routes, member: &Arc<Member>) -> Routes {
+    let limit = member.config.tuning.request_bytes_max + REQUEST_OVERHEAD_BYTES;
+    let writer = Arc::new(writer::Writer::new(member.clone()));
+    let kv = kv::KvAnswers::new(member.clone(), writer.clone());
+    let lease = lease::LeaseAnswers::new(member.clone(), writer);
+    let watch = watch::WatchAnswers::new(member.clone());
+    let cluster = cluster::ClusterAnswers(member.clone());
+    let maintenance = maintenance::MaintenanceAnswers(member.clone());
+    routes
+        .add_service(KvServer::new(kv).max_decoding_message_size(limit))
+        .add_service(LeaseServer::new(lease).max_decoding_message_size(limit))
+        .add_service(WatchServer::new(watch).max_decoding_message_size(limit))
+        .add_service(ClusterServer::new(cluster).max_decoding_message_size(limit))
+        .add_service(MaintenanceServer::new(maintenance).max_decoding_message_size(limit))
+}
+
+/// Who answers, and how far the store has come.
+fn header(member: &Member, revision: Revision) -> ResponseHeader {
+    let status = member.replica().map(|replica| replica.status());
+    ResponseHeader {
+        // Half of the id, which is random: enough to tell two clusters apart.
+        cluster_id: member.cluster().map_or(0, |cluster| {
+            let [high, ..] = *cluster.0.to_be_bytes().as_chunks::<8>().0 else {
+                return 0;
+            };
+            u64::from_be_bytes(high)
+        }),
+        member_id: member.id().0,
+        revision: revision.signed(),
+        raft_term: status.map_or(0, |status| status.term),
+    }
+}

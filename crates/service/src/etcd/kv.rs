@@ -1,0 +1,243 @@
+//! `etcdserverpb.KV`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use prost::Message;
+use tally_consensus::Consistency;
+use tally_model::command::Compact;
+use tally_model::keys::{self, DeleteRange, Put, Range, Txn};
+use tally_model::{Command, Effect, KeyAnswer, KeyOp, KeyRange, Outcome, Revision, View};
+use tally_proto::convert;
+use tally_proto::etcd::kv_server::Kv;
+use tally_proto::etcd::request_op::Request as Asked;
+use tally_proto::etcd::response_op::Response as Answered;
+use tally_proto::etcd::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseOp, TxnRequest, TxnResponse,
+};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use super::writer::{Done, Writer};
+use super::{header, rpctypes};
+use crate::deadline;
+use crate::member::Member;
+
+pub(super) struct KvAnswers {
+    member: Arc<Member>,
+    writer: Arc<Writer>,
+}
+
+impl KvAnswers {
+    pub(super) fn new(member: Arc<Member>, writer: Arc<Writer>) -> Self {
+        Self { member, writer }
+    }
+
+    fn check_size(&self, request: &impl Message) -> Result<(), Status> {
+        match request.encoded_len() > self.member.config.tuning.request_bytes_max {
+            true => Err(rpctypes::too_large()),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes keys; gives etcd's answer, its header with the revision alone.
+    async fn write_keys(
+        &self,
+        method: &'static str,
+        metadata: &MetadataMap,
+        op: Result<KeyOp, Status>,
+    ) -> Result<(Done, Option<Answered>), Status> {
+        let command = op.map(Command::Keys);
+        let done = self.writer.write(method, metadata, command).await?;
+        let answered = match &done.effect {
+            Effect::Keys(answer) => ResponseOp::from(answer).response,
+            _ => None,
+        };
+        Ok((done, answered))
+    }
+
+    /// Reads keys from a state that is as fresh as asked for.
+    async fn read(
+        &self,
+        method: &'static str,
+        metadata: &MetadataMap,
+        consistency: Consistency,
+        op: Result<KeyOp, Status>,
+    ) -> Result<(Revision, KeyAnswer), Status> {
+        let begun = Instant::now();
+        let result = async {
+            let op = op?;
+            let replica = self.writer.replica()?;
+            let read_from = replica.read(consistency, deadline::of(metadata));
+            let reader = self.member.ending.unless_refusing(read_from).await;
+            let reader = reader.ok_or_else(rpctypes::stopped)?;
+            let reader = reader.map_err(|error| rpctypes::read(&error))?;
+            let quick = matches!(&op, KeyOp::Range(ask) if matches!(ask.keys, KeyRange::One(_)));
+            let look = move || reader.with_view(|view| keys::read(view, &op));
+            let outcome = match quick {
+                true => look(),
+                // Many rows take their time, and others must go on meanwhile.
+                false => tokio::task::spawn_blocking(look)
+                    .await
+                    .map_err(|_| rpctypes::stopped())?,
+            };
+            match outcome.map_err(|_| rpctypes::stopped())? {
+                Outcome::Applied {
+                    revision,
+                    effect: Effect::Keys(answer),
+                } => Ok((revision, answer)),
+                Outcome::Refused(refusal) => Err(rpctypes::refusal(&refusal)),
+                Outcome::Applied { .. } | Outcome::Replayed { .. } => Err(rpctypes::stopped()),
+            }
+        };
+        let result = result.await;
+        self.member.metrics.request(method, &result, begun);
+        result
+    }
+}
+
+/// True when a transaction that only reads does not ask for the latest.
+fn is_serializable(txn: &TxnRequest) -> bool {
+    let mut ops = txn.success.iter().chain(&txn.failure);
+    ops.all(|op: &RequestOp| match &op.request {
+        Some(Asked::RequestRange(range)) => range.serializable,
+        Some(Asked::RequestTxn(txn)) => is_serializable(txn),
+        Some(Asked::RequestPut(_) | Asked::RequestDeleteRange(_)) | None => false,
+    })
+}
+
+fn consistency(serializable: bool) -> Consistency {
+    match serializable {
+        true => Consistency::Stale,
+        false => Consistency::Linearizable,
+    }
+}
+
+#[tonic::async_trait]
+impl Kv for KvAnswers {
+    async fn range(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<RangeResponse>, Status> {
+        let (metadata, _, ask) = request.into_parts();
+        let consistency = consistency(ask.serializable);
+        let op = Range::try_from(ask).map(KeyOp::Range);
+        let op = op.map_err(|error| rpctypes::malformed(&error));
+        let (revision, answer) = self.read("KV.Range", &metadata, consistency, op).await?;
+        let mut message = match answer {
+            KeyAnswer::Range(answer) => RangeResponse::from(&answer),
+            _ => RangeResponse::default(),
+        };
+        message.header = Some(header(&self.member, revision));
+        Ok(Response::new(message))
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let (metadata, _, ask) = request.into_parts();
+        let put = |ask| Put::try_from(ask).map_err(|error| rpctypes::malformed(&error));
+        let op = self
+            .check_size(&ask)
+            .and_then(|()| put(ask))
+            .map(KeyOp::Put);
+        let (done, answered) = self.write_keys("KV.Put", &metadata, op).await?;
+        let mut message = match answered {
+            Some(Answered::ResponsePut(message)) => message,
+            _ => PutResponse::default(),
+        };
+        message.header = Some(header(&self.member, done.revision));
+        Ok(done.response(message))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let (metadata, _, ask) = request.into_parts();
+        let delete = |ask| DeleteRange::try_from(ask).map_err(|error| rpctypes::malformed(&error));
+        let op = self
+            .check_size(&ask)
+            .and_then(|()| delete(ask))
+            .map(KeyOp::Delete);
+        let (done, answered) = self.write_keys("KV.DeleteRange", &metadata, op).await?;
+        let mut message = match answered {
+            Some(Answered::ResponseDeleteRange(message)) => message,
+            _ => DeleteRangeResponse::default(),
+        };
+        message.header = Some(header(&self.member, done.revision));
+        Ok(done.response(message))
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let (metadata, _, ask) = request.into_parts();
+        let ops_max = self.member.config.tuning.txn_ops_max;
+        let serializable = is_serializable(&ask);
+        let checked = self.check_size(&ask);
+        let txn = |ask| convert::txn(ask, ops_max).map_err(|error| rpctypes::malformed(&error));
+        let txn: Result<Txn, Status> = checked.and_then(|()| txn(ask));
+        let message = |answered: Option<Answered>, revision| {
+            let message = match answered {
+                Some(Answered::ResponseTxn(message)) => message,
+                _ => TxnResponse::default(),
+            };
+            TxnResponse {
+                header: Some(header(&self.member, revision)),
+                ..message
+            }
+        };
+        match txn {
+            Ok(txn) if txn.is_read_only() => {
+                let op = Ok(KeyOp::Txn(txn));
+                let consistency = consistency(serializable);
+                let (revision, answer) = self.read("KV.Txn", &metadata, consistency, op).await?;
+                let answered = ResponseOp::from(&answer).response;
+                Ok(Response::new(message(answered, revision)))
+            }
+            txn => {
+                let op = txn.map(KeyOp::Txn);
+                let (done, answered) = self.write_keys("KV.Txn", &metadata, op).await?;
+                let message = message(answered, done.revision);
+                Ok(done.response(message))
+            }
+        }
+    }
+
+    async fn compact(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<Response<CompactionResponse>, Status> {
+        let (metadata, _, ask) = request.into_parts();
+        let revision = Revision(ask.revision.try_into().unwrap_or(0));
+        let command = Ok(Command::Compact(Compact { revision }));
+        let done = self.writer.write("KV.Compact", &metadata, command).await?;
+        if ask.physical {
+            self.reclaimed(deadline::of(&metadata)).await?;
+        }
+        let message = CompactionResponse {
+            header: Some(header(&self.member, done.revision)),
+        };
+        Ok(done.response(message))
+    }
+}
+
+impl KvAnswers {
+    /// Waits until nothing that was compacted is left, as far as this member has applied.
+    async fn reclaimed(&self, deadline: Instant) -> Result<(), Status> {
+        let replica = self.writer.replica()?;
+        let mut applied = replica.watch_applied();
+        let state = &replica.stores().state;
+        loop {
+            applied.borrow_and_update();
+            let globals = state.with_view(|view| view.globals());
+            if !globals.map_err(|_| rpctypes::stopped())?.is_reclaiming() {
+                return Ok(());
+            }
+            let changed = tokio::time::timeout_at(deadline.into(), applied.changed());
+            match changed.await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(rpctypes::stopped()),
+                Err(_) => return Err(rpctypes::timed_out()),
+            }
+        }
+    }
+}

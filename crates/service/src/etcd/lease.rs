@@ -1,0 +1,228 @@
+//! `etcdserverpb.Lease`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tally_consensus::{Consistency, Replica};
+use tally_model::lease::{GrantLease, LEASE_TTL_S_MAX};
+use tally_model::{
+    Command, Effect, Lease as Held, LeaseId, Outcome, Refusal, Request as Proposal, View,
+};
+use tally_proto::etcd::lease_server::Lease;
+use tally_proto::etcd::{
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::writer::Writer;
+use super::{header, rpctypes};
+use crate::deadline;
+use crate::member::Member;
+
+/// Signs of life of one stream that are under way at a time.
+const RENEWED_AT_ONCE: usize = 64;
+
+/// Leases in one answer.
+const LISTED_MAX: usize = 1_000_000;
+
+pub(super) struct LeaseAnswers {
+    member: Arc<Member>,
+    writer: Arc<Writer>,
+}
+
+impl LeaseAnswers {
+    pub(super) fn new(member: Arc<Member>, writer: Arc<Writer>) -> Self {
+        Self { member, writer }
+    }
+
+    /// Reads from a state that has every lease that was granted.
+    async fn read<T>(
+        &self,
+        deadline: Instant,
+        look: impl FnOnce(&tally_storage::StateView<'_>) -> T,
+    ) -> Result<T, Status> {
+        let replica = self.writer.replica()?;
+        let reader = replica.read(Consistency::Linearizable, deadline);
+        let reader = self.member.ending.unless_refusing(reader).await;
+        let reader = reader.ok_or_else(rpctypes::stopped)?;
+        let reader = reader.map_err(|error| rpctypes::read(&error))?;
+        reader.with_view(look).map_err(|_| rpctypes::stopped())
+    }
+}
+
+/// Shows a sign of life of a lease; an answer with a time to live of 0 says that there is none.
+async fn renew(
+    member: &Member,
+    replica: &Replica,
+    asked: LeaseKeepAliveRequest,
+) -> Result<LeaseKeepAliveResponse, Status> {
+    let begun = Instant::now();
+    let renewing = Proposal {
+        tagged: None,
+        command: Command::RenewLease(LeaseId(asked.id)),
+    };
+    let proposed = replica.propose(renewing, deadline::usual());
+    let answer = async {
+        let answer = member.ending.unless_refusing(proposed).await;
+        let answer = answer.ok_or_else(rpctypes::stopped)?;
+        let answer = answer.map_err(|error| rpctypes::propose(&error))?;
+        let ttl = match answer.outcome {
+            Outcome::Applied {
+                effect: Effect::LeaseRenewed { ttl_s, .. },
+                ..
+            } => i64::try_from(ttl_s).unwrap_or(i64::MAX),
+            Outcome::Refused(Refusal::LeaseNotFound { .. }) => 0,
+            Outcome::Refused(refusal) => return Err(rpctypes::refusal(&refusal)),
+            Outcome::Applied { .. } | Outcome::Replayed { .. } => return Err(rpctypes::stopped()),
+        };
+        Ok(LeaseKeepAliveResponse {
+            header: Some(header(member, answer.revision)),
+            id: asked.id,
+            ttl,
+        })
+    };
+    let answer = answer.await;
+    member
+        .metrics
+        .request("Lease.LeaseKeepAlive", &answer, begun);
+    answer
+}
+
+/// Whole seconds, as etcd tells them.
+fn seconds(ms: u64) -> i64 {
+    i64::try_from(ms.div_ceil(1_000)).unwrap_or(i64::MAX)
+}
+
+#[tonic::async_trait]
+impl Lease for LeaseAnswers {
+    async fn lease_grant(
+        &self,
+        request: Request<LeaseGrantRequest>,
+    ) -> Result<Response<LeaseGrantResponse>, Status> {
+        let (metadata, _, ask) = request.into_parts();
+        let ttl_s = u64::try_from(ask.ttl).unwrap_or(0);
+        let lease = match ask.id {
+            // As etcd does, a positive number.
+            0 => LeaseId(rand::random_range(1..=i64::MAX)),
+            id => LeaseId(id),
+        };
+        let command = match ttl_s > LEASE_TTL_S_MAX {
+            true => Err(rpctypes::ttl_too_large()),
+            false => Ok(Command::GrantLease(GrantLease { lease, ttl_s })),
+        };
+        let done = self
+            .writer
+            .write("Lease.LeaseGrant", &metadata, command)
+            .await?;
+        let (id, ttl) = match done.effect {
+            Effect::LeaseGranted { lease, ttl_s } => (lease.0, ttl_s),
+            _ => (0, 0),
+        };
+        let granted = LeaseGrantResponse {
+            header: Some(header(&self.member, done.revision)),
+            id,
+            ttl: i64::try_from(ttl).unwrap_or(i64::MAX),
+            error: String::new(),
+        };
+        Ok(done.response(granted))
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<LeaseRevokeRequest>,
+    ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        let (metadata, _, ask) = request.into_parts();
+        let command = Ok(Command::RevokeLease(LeaseId(ask.id)));
+        let done = self
+            .writer
+            .write("Lease.LeaseRevoke", &metadata, command)
+            .await?;
+        let revoked = LeaseRevokeResponse {
+            header: Some(header(&self.member, done.revision)),
+        };
+        Ok(done.response(revoked))
+    }
+
+    type LeaseKeepAliveStream = BoxStream<'static, Result<LeaseKeepAliveResponse, Status>>;
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let replica = self.writer.replica()?;
+        let member = self.member.clone();
+        let renewals = request.into_inner().map(move |asked| {
+            let (member, replica) = (member.clone(), replica.clone());
+            async move { renew(&member, &replica, asked?).await }
+        });
+        let closing = self.member.ending.closing.clone();
+        let renewed = renewals.buffered(RENEWED_AT_ONCE);
+        let renewed = renewed.take_until(async move { closing.cancelled().await });
+        Ok(Response::new(renewed.boxed()))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        let begun = Instant::now();
+        let (metadata, _, ask) = request.into_parts();
+        let id = LeaseId(ask.id);
+        let found = self.read(deadline::of(&metadata), |view| {
+            let keys = || match ask.keys {
+                true => view.lease_keys(id),
+                false => Vec::new(),
+            };
+            let globals = view.globals();
+            let held = view.lease(id).map(|held| (held, keys()));
+            (globals.revision, globals.lease_clock_ms, held)
+        });
+        let found = found.await;
+        self.member
+            .metrics
+            .request("Lease.LeaseTimeToLive", &found, begun);
+        let (revision, now_ms, held) = found?;
+        let header = Some(header(&self.member, revision));
+        let Some((held, keys)) = held else {
+            return Ok(Response::new(LeaseTimeToLiveResponse {
+                header,
+                id: ask.id,
+                ttl: -1,
+                ..Default::default()
+            }));
+        };
+        Ok(Response::new(LeaseTimeToLiveResponse {
+            header,
+            id: ask.id,
+            ttl: seconds(held.left_ms(now_ms)),
+            granted_ttl: i64::try_from(held.ttl_s).unwrap_or(i64::MAX),
+            keys: keys.into_iter().map(Into::into).collect(),
+        }))
+    }
+
+    async fn lease_leases(
+        &self,
+        request: Request<LeaseLeasesRequest>,
+    ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        let begun = Instant::now();
+        let found = self.read(deadline::of(request.metadata()), |view| {
+            (view.revision(), view.leases_after(None, LISTED_MAX))
+        });
+        let found = found.await;
+        self.member
+            .metrics
+            .request("Lease.LeaseLeases", &found, begun);
+        let (revision, leases) = found?;
+        let leases = leases
+            .into_iter()
+            .map(|Held { id, .. }| LeaseStatus { id: id.0 });
+        Ok(Response::new(LeaseLeasesResponse {
+            header: Some(header(&self.member, revision)),
+            leases: leases.collect(),
+        }))
+    }
+}

@@ -1,0 +1,82 @@
+//! `etcdserverpb.Watch`: many watchers on one stream. What happens comes from the hub; what has happened,
+//! for a watcher that begins in the past or was let go, from the stored history.
+
+mod hub;
+mod stream;
+
+use std::sync::{Arc, OnceLock};
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tally_proto::etcd::watch_server::Watch;
+use tally_proto::etcd::{WatchRequest, WatchResponse};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::rpctypes;
+use crate::member::Member;
+use hub::Hub;
+
+/// Answers between the watchers of a stream and the network.
+const ANSWERS_WAITING_MAX: usize = 16;
+
+/// Metadata with which a client asks for the end of a stream whose member knows no leader.
+const HAS_LEADER: &str = "hasleader";
+
+pub(super) struct WatchAnswers {
+    member: Arc<Member>,
+    hub: OnceLock<Hub>,
+}
+
+impl WatchAnswers {
+    pub(super) fn new(member: Arc<Member>) -> Self {
+        Self {
+            member,
+            hub: OnceLock::new(),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Watch for WatchAnswers {
+    type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let replica = self.member.replica().map_err(|_| rpctypes::stopped())?;
+        let leader_needed = request.metadata().contains_key(HAS_LEADER);
+        if leader_needed && replica.status().leader.is_none() {
+            return Err(rpctypes::no_leader());
+        }
+        let hub = self.hub.get_or_init(|| {
+            let hub = Hub::default();
+            tokio::spawn(hub.clone().run(replica.clone()));
+            hub
+        });
+        let (send, answers) = mpsc::channel(ANSWERS_WAITING_MAX);
+        let stream = stream::Stream::new(self.member.clone(), replica.clone(), hub.clone(), send);
+        let requests = request.into_inner();
+        let member = self.member.clone();
+        tokio::spawn(async move {
+            let last = stream.answers();
+            let end = tokio::select! {
+                () = stream.run(requests) => return,
+                () = member.ending.closing.cancelled() => rpctypes::stopped(),
+                () = no_leader(&replica), if leader_needed => rpctypes::no_leader(),
+            };
+            // The client may be gone as well.
+            let _ = last.send(Err(end)).await;
+        });
+        Ok(Response::new(ReceiverStream::new(answers).boxed()))
+    }
+}
+
+/// Resolves when this member knows no leader any more, or has stopped.
+async fn no_leader(replica: &tally_consensus::Replica) {
+    let mut status = replica.watch_status();
+    // An error says that the replica is gone.
+    let _ = status.wait_for(|status| status.leader.is_none()).await;
+}

@@ -1,0 +1,398 @@
+//! The watchers of one stream.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use prost::Message;
+use tally_consensus::Replica;
+use tally_model::{KeyRange, Revision, View};
+use tally_proto::etcd::watch_create_request::FilterType;
+use tally_proto::etcd::watch_request::RequestUnion;
+use tally_proto::etcd::{WatchCreateRequest, WatchRequest, WatchResponse};
+use tally_proto::mvcc::Event;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tonic::{Status, Streaming};
+
+use super::hub::{
+    BYTES_AT_ONCE, Delivery, Hub, Inbox, Place, ROWS_AT_ONCE, Told, Wanted, Watch, Way,
+};
+use crate::etcd::header;
+use crate::member::Member;
+
+/// Stands for no watcher, or for all of a stream.
+const NO_WATCH: i64 = -1;
+
+/// After so long without an event, a watcher that asked for it is told how far the store has come.
+const PROGRESS_EVERY: Duration = Duration::from_secs(600);
+
+/// Watchers of one stream at a time.
+const WATCHERS_MAX: usize = 100_000;
+
+struct Watcher {
+    serial: u64,
+    wanted: Wanted,
+    /// The first revision that it wants to be told of.
+    from: Revision,
+    fragment: bool,
+    /// It wants to be told how far the store has come when nothing happens.
+    progress: bool,
+    progress_due: bool,
+    quiet_since: Instant,
+    /// In the hub; `None` while it reads the history for itself.
+    place: Option<Place>,
+    /// It knows everything up to here, while it is not in the hub.
+    through: Revision,
+}
+
+type Answer = Result<WatchResponse, Status>;
+
+/// See the module.
+pub(super) struct Stream {
+    member: Arc<Member>,
+    replica: Replica,
+    hub: Hub,
+    send: mpsc::Sender<Answer>,
+    way: Way,
+    inbox: Inbox,
+    watchers: BTreeMap<i64, Watcher>,
+    /// Those that read the history for themselves.
+    behind: VecDeque<Watch>,
+    next: i64,
+    serial: u64,
+    /// The client has asked how far all have come, and was not told yet.
+    progress_asked: bool,
+}
+
+/// The client is gone, or the member ends.
+struct Ended;
+
+impl Stream {
+    pub(super) fn new(
+        member: Arc<Member>,
+        replica: Replica,
+        hub: Hub,
+        send: mpsc::Sender<Answer>,
+    ) -> Self {
+        let (way, inbox) = Way::new();
+        Self {
+            member,
+            replica,
+            hub,
+            send,
+            way,
+            inbox,
+            watchers: BTreeMap::new(),
+            behind: VecDeque::new(),
+            next: 0,
+            serial: 0,
+            progress_asked: false,
+        }
+    }
+
+    /// Where answers go.
+    pub(super) fn answers(&self) -> mpsc::Sender<Answer> {
+        self.send.clone()
+    }
+
+    /// Serves the stream until its client is gone.
+    pub(super) async fn run(mut self, mut requests: Streaming<WatchRequest>) {
+        let mut look = tokio::time::interval(PROGRESS_EVERY / 20);
+        loop {
+            let step = tokio::select! {
+                request = requests.next() => match request {
+                    Some(Ok(request)) => self.take(request).await,
+                    Some(Err(_)) | None => Err(Ended),
+                },
+                Some(delivery) = self.inbox.next() => self.deliver(delivery).await,
+                () = tokio::task::yield_now(), if !self.behind.is_empty() => self.read_history().await,
+                _ = look.tick() => {
+                    self.look_for_quiet_ones();
+                    Ok(())
+                }
+            };
+            if step.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn take(&mut self, request: WatchRequest) -> Result<(), Ended> {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(ask)) => self.create(ask).await,
+            Some(RequestUnion::CancelRequest(ask)) => match self.watchers.remove(&ask.watch_id) {
+                Some(_) => self.cancelled(ask.watch_id, Revision(0)).await,
+                None => Ok(()),
+            },
+            Some(RequestUnion::ProgressRequest(_)) => {
+                self.progress_asked = true;
+                self.hub.ask_progress(&self.way);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn create(&mut self, ask: WatchCreateRequest) -> Result<(), Ended> {
+        let revision = self.revision()?;
+        let wanted = match wanted(&ask) {
+            Ok(wanted) if self.watchers.len() < WATCHERS_MAX => wanted,
+            Ok(_) => return self.not_created("too many watchers on this stream").await,
+            Err(why) => return self.not_created(why).await,
+        };
+        let id = match ask.watch_id {
+            0 => {
+                while self.watchers.contains_key(&self.next) {
+                    self.next += 1;
+                }
+                self.next
+            }
+            given if given < 0 || self.watchers.contains_key(&given) => {
+                let why = "mvcc: duplicate watch ID provided on the WatchStream";
+                return self.not_created(why).await;
+            }
+            given => given,
+        };
+        let from = match u64::try_from(ask.start_revision) {
+            Ok(from) if from > 0 => Revision(from),
+            Ok(_) | Err(_) => revision.next(),
+        };
+        self.serial += 1;
+        let serial = self.serial;
+        let watcher = Watcher {
+            serial,
+            wanted,
+            from,
+            fragment: ask.fragment,
+            progress: ask.progress_notify,
+            progress_due: false,
+            quiet_since: Instant::now(),
+            place: None,
+            through: Revision(from.0 - 1),
+        };
+        self.watchers.insert(id, watcher);
+        self.behind.push_back(Watch { id, serial });
+        let created = WatchResponse {
+            watch_id: id,
+            created: true,
+            ..self.answer(revision)
+        };
+        self.send(created).await
+    }
+
+    async fn not_created(&mut self, why: &str) -> Result<(), Ended> {
+        let revision = self.revision()?;
+        let refused = WatchResponse {
+            watch_id: NO_WATCH,
+            created: true,
+            canceled: true,
+            cancel_reason: why.to_owned(),
+            ..self.answer(revision)
+        };
+        self.send(refused).await
+    }
+
+    /// Says that a watcher is gone; for revisions that are, when there were such.
+    async fn cancelled(&mut self, id: i64, compacted: Revision) -> Result<(), Ended> {
+        let revision = self.revision()?;
+        let cancelled = WatchResponse {
+            watch_id: id,
+            canceled: true,
+            compact_revision: compacted.signed(),
+            ..self.answer(revision)
+        };
+        self.send(cancelled).await
+    }
+
+    async fn deliver(&mut self, delivery: Delivery) -> Result<(), Ended> {
+        match delivery {
+            Delivery::Events { watch, events } => self.tell(watch, &events).await,
+            Delivery::LetGo { watch, through } => {
+                if let Some(watcher) = self.watcher(watch) {
+                    watcher.place = None;
+                    watcher.through = through;
+                    self.behind.push_back(watch);
+                }
+                Ok(())
+            }
+            Delivery::Progress { through } => self.progress(through).await,
+        }
+    }
+
+    /// Tells those that are to know it how far the store has come. Everything before was told.
+    async fn progress(&mut self, through: Revision) -> Result<(), Ended> {
+        let due = self.watchers.iter_mut();
+        let due = due.filter(|(_, watcher)| watcher.progress_due && watcher.place.is_some());
+        let due = due.map(|(id, watcher)| {
+            watcher.progress_due = false;
+            watcher.quiet_since = Instant::now();
+            *id
+        });
+        let mut told: Vec<i64> = due.collect();
+        // While one has not caught up it is not true of all; it is asked again when the last one has.
+        if self.progress_asked && self.behind.is_empty() {
+            self.progress_asked = false;
+            told.push(NO_WATCH);
+        }
+        for id in told {
+            let progress = WatchResponse {
+                watch_id: id,
+                ..self.answer(through)
+            };
+            self.send(progress).await?;
+        }
+        Ok(())
+    }
+
+    /// The watcher that is meant, if it is still there.
+    fn watcher(&mut self, watch: Watch) -> Option<&mut Watcher> {
+        let watcher = self.watchers.get_mut(&watch.id)?;
+        (watcher.serial == watch.serial).then_some(watcher)
+    }
+
+    /// Tells a watcher of events that it wants, as far as it has not been told.
+    async fn tell(&mut self, watch: Watch, events: &[Arc<Told>]) -> Result<(), Ended> {
+        let Some(watcher) = self.watcher(watch) else {
+            return Ok(());
+        };
+        let new = events
+            .iter()
+            .filter(|told| told.id.revision >= watcher.from);
+        let messages = new.map(|told| told.message(watcher.wanted.previous));
+        let messages: Vec<Event> = messages.collect();
+        if messages.is_empty() {
+            return Ok(());
+        }
+        watcher.quiet_since = Instant::now();
+        let bytes_max = match watcher.fragment {
+            true => self.member.config.tuning.request_bytes_max,
+            false => usize::MAX,
+        };
+        let revision = self.revision()?;
+        let mut parts = parts(messages, bytes_max).into_iter().peekable();
+        while let Some(events) = parts.next() {
+            let told = WatchResponse {
+                watch_id: watch.id,
+                fragment: parts.peek().is_some(),
+                events,
+                ..self.answer(revision)
+            };
+            self.send(told).await?;
+        }
+        Ok(())
+    }
+
+    /// Has one watcher that is behind read a little of the history, or enter the hub.
+    async fn read_history(&mut self) -> Result<(), Ended> {
+        let Some(watch) = self.behind.pop_front() else {
+            return Ok(());
+        };
+        let (hub, way) = (self.hub.clone(), self.way.clone());
+        let Some(watcher) = self.watcher(watch) else {
+            return Ok(());
+        };
+        let (wanted, through) = (watcher.wanted.clone(), watcher.through);
+        if let Some(place) = hub.enter(watch, &wanted, through, &way) {
+            watcher.place = Some(place);
+            if self.behind.is_empty() && self.progress_asked {
+                hub.ask_progress(&way);
+            }
+            return Ok(());
+        }
+        let state = self.replica.stores().state.reader();
+        let read = state.with_view(|view| {
+            let compacted = view.globals().compacted;
+            let accepts = |event: &_| wanted.accepts(event);
+            let events = view.events_after(through, ROWS_AT_ONCE, BYTES_AT_ONCE, accepts);
+            let told = events.found.into_iter();
+            let told = told.map(|(id, event)| Arc::new(Told::of(view, id, event, wanted.previous)));
+            (compacted, told.collect::<Vec<_>>(), events.through)
+        });
+        let (compacted, events, reached) = read.map_err(|_| Ended)?;
+        if through.next() < compacted {
+            self.watchers.remove(&watch.id);
+            return self.cancelled(watch.id, compacted).await;
+        }
+        if let Some(watcher) = self.watcher(watch) {
+            // A watcher of revisions that are still to come knows of all before them.
+            watcher.through = reached.max(through);
+        }
+        self.behind.push_back(watch);
+        self.tell(watch, &events).await
+    }
+
+    /// Finds those that asked to be told how far the store has come, and have heard nothing for long.
+    fn look_for_quiet_ones(&mut self) {
+        let mut any = false;
+        for watcher in self.watchers.values_mut() {
+            if watcher.progress && watcher.quiet_since.elapsed() >= PROGRESS_EVERY {
+                watcher.progress_due = true;
+                any = true;
+            }
+        }
+        if any {
+            self.hub.ask_progress(&self.way);
+        }
+    }
+
+    fn revision(&self) -> Result<Revision, Ended> {
+        self.member.revision().map_err(|_| Ended)
+    }
+
+    fn answer(&self, revision: Revision) -> WatchResponse {
+        WatchResponse {
+            header: Some(header(&self.member, revision)),
+            ..Default::default()
+        }
+    }
+
+    async fn send(&self, answer: WatchResponse) -> Result<(), Ended> {
+        self.send.send(Ok(answer)).await.map_err(|_| Ended)
+    }
+}
+
+/// What a request asks to be told of.
+fn wanted(ask: &WatchCreateRequest) -> Result<Wanted, &'static str> {
+    let key = match ask.key.as_slice() {
+        // The smallest key there is.
+        [] => Bytes::from_static(&[0]),
+        key => Bytes::copy_from_slice(key),
+    };
+    let keys = KeyRange::new(key, Bytes::copy_from_slice(&ask.range_end));
+    if let KeyRange::Between(from, until) = &keys
+        && from >= until
+    {
+        return Err("mvcc: watcher range is empty");
+    }
+    let filtered = |kind: FilterType| ask.filters.contains(&kind.into());
+    Ok(Wanted {
+        keys,
+        puts: !filtered(FilterType::Noput),
+        deletions: !filtered(FilterType::Nodelete),
+        previous: ask.prev_kv,
+    })
+}
+
+/// Cuts events into parts of at most so many bytes, if each event is smaller.
+fn parts(events: Vec<Event>, bytes_max: usize) -> Vec<Vec<Event>> {
+    let mut parts = vec![Vec::new()];
+    let mut bytes = 0;
+    for event in events {
+        let size = event.encoded_len();
+        if bytes + size > bytes_max
+            && let Some(last) = parts.last()
+            && !last.is_empty()
+        {
+            parts.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += size;
+        if let Some(last) = parts.last_mut() {
+            last.push(event);
+        }
+    }
+    parts
+}

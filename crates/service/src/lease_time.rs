@@ -1,0 +1,75 @@
+//! The leader's clock for leases: it tells the state machine that time has passed, by its own steady
+//! clock, while there are leases.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tally_consensus::{Replica, Role};
+use tally_model::lease::PassLeaseTime;
+use tally_model::{Command, Effect, Outcome, Request, View};
+use tokio::time::MissedTickBehavior;
+
+use crate::member::Member;
+
+/// Between two times that the clock is told. A lease may end later than it should by this, and by what
+/// one command lets pass at most.
+const TOLD_EVERY: Duration = Duration::from_millis(500);
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+
+/// Runs until the member's replica has stopped, or never will run.
+pub(crate) async fn run(member: Arc<Member>) -> Result<(), String> {
+    let Some(replica) = member.running().await else {
+        return Ok(());
+    };
+    let mut tick = tokio::time::interval(TOLD_EVERY);
+    // What passed while nothing could be told is not made up for.
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut counted_from = Instant::now();
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = member.ending.leaving.cancelled() => return Ok(()),
+        }
+        let now = Instant::now();
+        let mut passed = now - counted_from;
+        counted_from = now;
+        // Once more for as long as there are more leases to end than go into one entry.
+        while !tell(&replica, passed).await {
+            passed = Duration::ZERO;
+        }
+    }
+}
+
+/// Tells what has passed, if this member leads and anyone has to know. False when there is more to do.
+async fn tell(replica: &Replica, passed: Duration) -> bool {
+    let status = replica.status();
+    let state = &replica.stores().state;
+    let globals = state.with_view(|view| view.globals());
+    let Some(globals) = globals.ok().filter(|globals| globals.leases > 0) else {
+        return true;
+    };
+    if status.role != Role::Leader {
+        return true;
+    }
+    let told = Request {
+        tagged: None,
+        command: Command::PassLeaseTime(PassLeaseTime {
+            term: status.term,
+            from_ms: globals.lease_clock_ms,
+            passed_ms: passed.as_millis().try_into().unwrap_or(u64::MAX),
+        }),
+    };
+    match replica.propose(told, Instant::now() + TOLD_WITHIN).await {
+        Ok(answer) => !matches!(
+            answer.outcome,
+            Outcome::Applied {
+                effect: Effect::LeaseTimePassed { all: false },
+                ..
+            }
+        ),
+        Err(error) => {
+            tracing::debug!(%error, "time for leases stands still");
+            true
+        }
+    }
+}

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tally_proto::v1::{Consistency, StorageState};
 use tally_testkit::{
-    AnswerExt, Cluster, Load, Proxy, Reader, Requester, channel, rounds, send_until_answered,
+    AnswerExt, Cluster, Load, Proxy, Reader, Recorded, Requester, Seen, channel, rounds,
 };
 use tokio::task::JoinSet;
 
@@ -17,21 +17,26 @@ const READS: usize = 20;
 const READ_BYTES_MIN: u64 = 30;
 const READ_WITHIN: Duration = Duration::from_secs(5);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+/// Of the load, before and after.
+const ANSWERS: usize = 20;
+/// In what is searched for an order, beside the reads of those who waited.
+const COMMANDS_MIN: usize = 20;
+const READS_MIN: usize = 10 + READERS;
 
 /// Reads `name` through `to`, again and again; every answer must be the one of now.
-async fn hammer(to: Reader, name: String, now: StorageState) -> Result<usize> {
-    let mut answered = 0;
+async fn hammer(to: Reader, name: String, now: StorageState) -> Result<Vec<Seen>> {
+    let mut answered = Vec::new();
     for read in 0..READS {
         // Not to answer is allowed.
-        let Ok(node) = to.node(&name).await else {
+        let Ok(seen) = to.seen(&name).await else {
             continue;
         };
-        let state = node.map(|node| node.state());
+        let state = seen.node.as_ref().map(|node| node.state());
         ensure!(
             state == Some(now),
             "read {read}: {name} was {state:?} after it had become {now:?}"
         );
-        answered += 1;
+        answered.push(seen);
     }
     Ok(answered)
 }
@@ -42,19 +47,24 @@ async fn a_resumed_leader_never_answers_a_fresh_read_with_what_was() -> Result<(
     let mut answers = 0;
     for round in 1..=rounds(4, 40) {
         let load = Load::start(&cluster)?;
+        load.answers(ANSWERS, ANSWERED_WITHIN).await?;
         let old = cluster.leader().await?;
         let address = cluster.address(&old)?;
         let name = format!("ls-{round}");
         let mut owner = Requester::open(&address).await?;
-        let (node, incarnation) = owner.register(&address, &name).await?;
-        let activated = owner.activate(&address, node, incarnation).await?;
+        let mut own = Recorded::default();
+        let register = owner.register_call(&name, Some(owner.marker()));
+        let registered = own.ask(&address, &name, register).await?.registered();
+        let (node, incarnation) = registered.context("it was not registered")?;
+        let activate = owner.activate_call(node, incarnation);
+        let activated = own.ask(&address, &name, activate).await?;
         let proxy = Proxy::before(&address).await?;
         let mut readers = Vec::new();
         for _ in 0..READERS {
             let to = channel(&proxy.address()).await?;
             let to = Reader::over(to, Consistency::Linearizable);
             // The connection is up before its other end is stopped.
-            to.known(&name).await?;
+            own.seen.push(to.seen(&name).await?);
             readers.push(to.within(READ_WITHIN));
         }
 
@@ -65,7 +75,7 @@ async fn a_resumed_leader_never_answers_a_fresh_read_with_what_was() -> Result<(
         let mut operator = Requester::open(&leader).await?;
         let seen = activated.applied().unwrap_or_default();
         let change = operator.set_state_call(node, StorageState::ReadOnly, seen);
-        let changed = send_until_answered(&leader, &change, ANSWERED_WITHIN).await?;
+        let changed = own.ask(&leader, &name, change).await?;
         ensure!(changed.applied().is_some(), "{changed:?}");
 
         // Asked after the change was answered, and in the old leader's sockets before it wakes up.
@@ -78,19 +88,27 @@ async fn a_resumed_leader_never_answers_a_fresh_read_with_what_was() -> Result<(
         proxy.request_bytes_above(all, READ_WITHIN).await?;
         let woken = Instant::now();
         cluster.resume(&old)?;
-        let mut answered = 0;
+        let mut answered = Vec::new();
         while let Some(hammer) = hammers.join_next().await {
-            answered += hammer??;
+            answered.extend(hammer??);
         }
         println!(
-            "round {round}: {old} gave {answered} answers, the last after {:?}",
+            "round {round}: {old} gave {} answers, the last after {:?}",
+            answered.len(),
             woken.elapsed()
         );
-        answers += answered;
+        answers += answered.len();
+        own.seen.extend(answered);
         cluster.leader().await?;
+        load.answers(ANSWERS, ANSWERED_WITHIN).await?;
         let mut recorded = load.stop().await?;
+        recorded.extend(own);
         println!("round {round}: {}", recorded.check(&cluster).await?);
-        println!("round {round}: {}", recorded.linearizable()?);
+        let searched = recorded.linearizable()?;
+        println!(
+            "round {round}: {}",
+            searched.at_least(COMMANDS_MIN, READS_MIN)?
+        );
     }
     ensure!(answers > 0, "no woken leader answered a read");
     cluster.stop().await

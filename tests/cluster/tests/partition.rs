@@ -7,8 +7,8 @@ use tally_proto::fault::Fault;
 use tally_proto::v1;
 use tally_proto::v1::{Role, StorageState};
 use tally_testkit::{
-    AnswerExt, Call, Cluster, Load, Reader, Recorded, Requester, Searched, Sent, activations,
-    channel, send, send_unhurried, send_until_answered, until, while_observing,
+    AnswerExt, Call, Clocks, Cluster, Load, Reader, Recorded, Requester, Searched, Sent,
+    activations, channel, seed, send, send_unhurried, send_until_answered, until, while_observing,
 };
 use tonic::Status;
 
@@ -127,6 +127,22 @@ async fn the_minority_side_promises_nothing_and_agrees_after_healing() -> Result
     minority_side(&cluster, &leader, 1).await?;
     let follower = cluster.followers().await?.remove(0);
     minority_side(&cluster, &follower, 2).await?;
+    cluster.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_minority_side_promises_nothing_while_clocks_step() -> Result<()> {
+    let Some(mut cluster) = Cluster::prepare_on_hosts(3, &[])? else {
+        return Ok(());
+    };
+    let Some(clocks) = Clocks::apart(&mut cluster)? else {
+        return Ok(());
+    };
+    cluster.restart_all().await?;
+    let leader = cluster.leader().await?;
+    let held = minority_side(&cluster, &leader, 1);
+    clocks.step_during(&cluster.names(), seed()?, held).await?;
+    clocks.are_followed(&cluster).await?;
     cluster.stop().await
 }
 

@@ -3,13 +3,22 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::cluster::Cluster;
+use crate::lacking::lacking;
+use crate::read::Reader;
+use crate::requester::Requester;
 
 /// Debian's libfaketime, for programs with threads.
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
+const HOUR: i64 = 3_600;
+const STEP_EVERY: Duration = Duration::from_millis(150);
+const AHEAD_MS_MIN: u64 = 50 * 60_000;
 
 /// The clocks of a cluster.
 #[derive(Debug)]
@@ -62,6 +71,67 @@ impl Clocks {
         let fresh = self.dir.join(format!("{name}.new"));
         fs::write(&fresh, format!("{seconds:+}\n"))?;
         fs::rename(&fresh, self.file(name)).context("setting a clock")
+    }
+
+    /// From their next start on the clocks of the members are an hour apart; `None`, said loudly, where
+    /// clocks cannot be set.
+    ///
+    /// # Errors
+    /// When a file cannot be written, and where `CI` is set although clocks cannot be set.
+    pub fn apart(cluster: &mut Cluster) -> Result<Option<Self>> {
+        if let Err(why) = Self::possible() {
+            lacking("clocks that step", &why)?;
+            return Ok(None);
+        }
+        let clocks = Self::give(cluster)?;
+        for (name, hours) in cluster.names().iter().zip([0, 1, -1].into_iter().cycle()) {
+            clocks.set(name, hours * HOUR)?;
+        }
+        Ok(Some(clocks))
+    }
+
+    /// Steps any of these members' clocks to anywhere within an hour, again and again, until the work
+    /// has ended.
+    ///
+    /// # Errors
+    /// As the work fails, or when a file cannot be written.
+    pub async fn step_during<T>(
+        &self,
+        names: &[String],
+        seed: u64,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let stepping = async {
+            let mut random = StdRng::seed_from_u64(seed);
+            loop {
+                let name = &names[random.random_range(0..names.len())];
+                self.set(name, random.random_range(-HOUR..=HOUR))?;
+                tokio::time::sleep(STEP_EVERY).await;
+            }
+        };
+        tokio::select! {
+            done = work => done,
+            failed = stepping => failed,
+        }
+    }
+
+    /// Puts every clock an hour ahead, and looks whether the cluster goes by that: or nothing was shown.
+    ///
+    /// # Errors
+    /// When it does not, or does not answer.
+    pub async fn are_followed(&self, cluster: &Cluster) -> Result<()> {
+        for name in cluster.names() {
+            self.set(&name, HOUR)?;
+        }
+        let address = cluster.address(&cluster.leader().await?)?;
+        let mut requester = Requester::open(&address).await?;
+        requester.register(&address, "an-hour-ahead").await?;
+        let history = Reader::linearizable(&address).await?.history(0).await?;
+        let last = history.last().context("no history")?.unix_ms;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let now = u64::try_from(since.as_millis())?;
+        ensure!(last > now + AHEAD_MS_MIN, "stamped {last}, at {now}");
+        Ok(())
     }
 
     fn file(&self, name: &str) -> PathBuf {

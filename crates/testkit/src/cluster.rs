@@ -86,13 +86,24 @@ impl Cluster {
     /// # Errors
     /// As for [`Cluster::start`], and where `CI` is set although there can be no hosts.
     pub async fn start_on_hosts(count: usize, arguments: &[&str]) -> Result<Option<Self>> {
+        let Some(mut cluster) = Self::prepare_on_hosts(count, arguments)? else {
+            return Ok(None);
+        };
+        cluster.restart_all().await?;
+        Ok(Some(cluster))
+    }
+
+    /// The same, with members none of which runs yet.
+    ///
+    /// # Errors
+    /// As for [`Cluster::prepare`], and where `CI` is set although there can be no hosts.
+    pub fn prepare_on_hosts(count: usize, arguments: &[&str]) -> Result<Option<Self>> {
         if let Err(why) = Hosts::possible() {
             lacking("a partition of the network", &why)?;
             return Ok(None);
         }
         let mut cluster = Self::prepare(count, arguments)?;
         cluster.move_to_hosts()?;
-        cluster.restart_all().await?;
         Ok(Some(cluster))
     }
 

@@ -21,7 +21,8 @@ use crate::answer::AnswerExt;
 use crate::call::{Call, send, send_until_answered};
 use crate::cluster::Cluster;
 use crate::deadline::until;
-use crate::load::{Load, LoadOptions, Recorded, Seen, Sent};
+use crate::linear::Searched;
+use crate::load::{Load, LoadOptions, Recorded, Sent};
 use crate::proxy::{Mode, Proxy};
 use crate::read::{Reader, activations};
 use crate::requester::{Requester, channel};
@@ -43,6 +44,11 @@ const BESIDE: LoadOptions = LoadOptions {
     attempt: Duration::from_secs(1),
 };
 
+/// Answers that others get after everything, and how many of both kinds a round has at least.
+const BESIDE_ANSWERS: usize = 20;
+const BESIDE_COMMANDS: usize = 10;
+const BESIDE_READS: usize = 5;
+
 /// What happened in a round that went as it must.
 #[derive(Clone, Debug)]
 pub struct Round {
@@ -58,7 +64,7 @@ pub struct Round {
     pub revision: u64,
     pub term: u64,
     /// Commands and reads of everybody, which one order explains.
-    pub operations: usize,
+    pub searched: Searched,
     pub took: Duration,
 }
 
@@ -75,13 +81,13 @@ impl fmt::Display for Round {
         }
         write!(
             f,
-            ", retried at {} ({}): {} r{}, one activation, term {}, hashes agree, {} operations linearizable, {:.1} s",
+            ", retried at {} ({}): {} r{}, one activation, term {}, hashes agree, {}, {:.1} s",
             self.retried,
             self.interleaving.retried,
             self.outcome,
             self.revision,
             self.term,
-            self.operations,
+            self.searched,
             self.took.as_secs_f64()
         )
     }
@@ -152,9 +158,9 @@ async fn round(
     let mut scene = Scene::set(&cluster.address(&leader)?, &format!("ls-{number}")).await?;
 
     let proxy = Proxy::before(&cluster.address(&cast.asked)?).await?;
-    let lost = send_and_lose_answer(&proxy, &scene.call).await?;
+    let lost = send_and_lose_answer(&proxy, &scene.lost.call).await?;
     if interleaving.moment == Moment::AfterCommit {
-        committed(cluster, &cast.witness, &scene.name).await?;
+        committed(cluster, &cast.witness, &scene.lost.name).await?;
     }
     let blow = fault.zip(cast.struck);
     if let Some((fault, struck)) = &blow {
@@ -174,14 +180,13 @@ async fn round(
         fault.mend(cluster, &back)?;
     }
     let address = cluster.address(&retried)?;
-    let answer = send_until_answered(&address, &scene.call, ANSWERED_WITHIN).await?;
+    let answer = scene.lost.settle(&address, ANSWERED_WITHIN).await?;
     let revision = check_retry(interleaving, &answer)?;
     let outcome = if answer.replayed().is_some() {
         "replayed"
     } else {
         "applied"
     };
-    scene.answered(answer);
     scene.check_history(&address, revision).await?;
     no_answer(lost).await?;
 
@@ -189,12 +194,14 @@ async fn round(
         fault.mend(cluster, &back)?;
     }
     cluster.all_ready().await?;
-    check_everywhere(cluster, &scene.call, revision).await?;
+    check_everywhere(cluster, &scene.lost.call, revision).await?;
     scene
         .check_history(&cluster.address(&cast.asked)?, revision)
         .await?;
+    beside.answers(BESIDE_ANSWERS, ANSWERED_WITHIN).await?;
     let mut recorded = beside.stop().await?;
     recorded.extend(scene.recorded);
+    recorded.sent.push(scene.lost);
     recorded.check(cluster).await?;
     let leader = cluster.leader().await?;
     Ok(Round {
@@ -206,16 +213,16 @@ async fn round(
         outcome,
         revision,
         term: cluster.status(&leader).await?.term,
-        operations: recorded.linearizable()?.operations,
+        searched: recorded
+            .linearizable()?
+            .at_least(BESIDE_COMMANDS, BESIDE_READS)?,
         took: Duration::ZERO,
     })
 }
 
 /// One log server, the request whose answer is lost, and what was seen of both.
 struct Scene {
-    name: String,
-    call: Call,
-    begun: Instant,
+    lost: Sent,
     recorded: Recorded,
 }
 
@@ -225,49 +232,24 @@ impl Scene {
         let mut requester = Requester::open(leader).await?;
         let marker = requester.marker();
         let register = requester.register_call(name, Some(marker));
-        let invoked = Instant::now();
-        let answer = send_until_answered(leader, &register, ANSWERED_WITHIN).await?;
+        let mut recorded = Recorded::default();
+        let answer = recorded.ask(leader, name, register).await?;
         let registered = answer.registered();
         let (node, incarnation) = registered.context("it was not registered")?;
-        let mut scene = Self {
-            name: name.to_owned(),
-            call: requester.activate_call(node, incarnation),
-            begun: invoked,
-            recorded: Recorded::default(),
-        };
-        scene.record(register, answer);
-        scene.begun = Instant::now();
-        Ok(scene)
-    }
-
-    /// Writes down the answer to the request.
-    fn answered(&mut self, answer: v1::Answer) {
-        self.record(self.call.clone(), answer);
-    }
-
-    fn record(&mut self, call: Call, answer: v1::Answer) {
-        self.recorded.sent.push(Sent {
-            name: self.name.clone(),
-            call,
-            invoked: self.begun,
-            attempts: 1,
-            answered: Some((Instant::now(), answer)),
-        });
+        Ok(Self {
+            lost: Sent::begun(name, requester.activate_call(node, incarnation)),
+            recorded,
+        })
     }
 
     /// The node was activated once, at `revision`.
     async fn check_history(&mut self, member: &str, revision: u64) -> Result<()> {
         let reader = Reader::linearizable(member).await?;
-        let what = format!("{member} reads the history of {}", self.name);
+        let name = &self.lost.name;
+        let what = format!("{member} reads the history of {name}");
         let (seen, history) = until(&what, ANSWERED_WITHIN, async || {
-            let invoked = Instant::now();
-            let node = reader.known(&self.name).await?;
-            let seen = Seen {
-                name: self.name.clone(),
-                invoked,
-                returned: Instant::now(),
-                node: Some(node.clone()),
-            };
+            let seen = reader.seen(name).await?;
+            let node = seen.node.as_ref().context("it is not there")?;
             let history = reader.history(node.id).await?;
             Ok((seen, history))
         })

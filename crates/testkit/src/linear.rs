@@ -13,14 +13,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use todc_utils::linearizability::WGLChecker;
 use todc_utils::linearizability::history::{Action, History};
 use todc_utils::specifications::Specification;
 
 use crate::load::Recorded;
 use model::NodeState;
-use operation::Operation;
+use operation::{Operation, What};
 
 /// For the nodes of one record together; an ordinary record takes a fraction of a second.
 const SEARCHED_WITHIN: Duration = Duration::from_secs(60);
@@ -38,16 +38,42 @@ enum Verdict {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Searched {
     pub nodes: usize,
-    /// Commands and reads.
-    pub operations: usize,
+    /// Commands that were answered.
+    pub commands: usize,
+    /// Reads; only those that were answered are recorded.
+    pub reads: usize,
+    /// Commands without an answer, which may have taken effect or not.
+    pub unanswered: usize,
+}
+
+impl Searched {
+    /// The same, if it was enough to say something: nothing at all is linearizable too.
+    ///
+    /// # Errors
+    /// When fewer commands or reads were answered.
+    pub fn at_least(self, commands: usize, reads: usize) -> Result<Self> {
+        ensure!(
+            self.commands >= commands && self.reads >= reads,
+            "{self}, which is too little: expected {commands} commands and {reads} reads"
+        );
+        Ok(self)
+    }
+
+    fn count(&mut self, operation: &Operation) {
+        *match (&operation.what, operation.returned) {
+            (What::Read, _) => &mut self.reads,
+            (_, Some(_)) => &mut self.commands,
+            (_, None) => &mut self.unanswered,
+        } += 1;
+    }
 }
 
 impl fmt::Display for Searched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (operations, nodes) = (self.operations, self.nodes);
         write!(
             f,
-            "{operations} operations on {nodes} nodes are linearizable"
+            "{} answered commands, {} reads and {} commands without an answer on {} nodes are linearizable",
+            self.commands, self.reads, self.unanswered, self.nodes
         )
     }
 }
@@ -66,7 +92,9 @@ impl Recorded {
         let mut searched = Searched::default();
         for (name, operations) in operation::by_node(self)? {
             searched.nodes += 1;
-            searched.operations += operations.len();
+            for operation in &operations {
+                searched.count(operation);
+            }
             match search(&operations, deadline) {
                 Verdict::Linearizable => {}
                 Verdict::NotLinearizable => bail!(

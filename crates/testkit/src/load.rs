@@ -15,13 +15,16 @@ use tally_proto::v1;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::call::Call;
+use crate::call::{Call, send_until_answered};
 use crate::cluster::Cluster;
 
 pub use check::Checked;
 
 use target::Targets;
 use writer::Writer;
+
+/// Longer than an election and a restart on a busy machine.
+const ASKED_WITHIN: Duration = Duration::from_secs(60);
 
 /// How much, and how patient.
 #[derive(Clone, Debug)]
@@ -61,6 +64,30 @@ pub struct Sent {
     pub answered: Option<(Instant, v1::Answer)>,
 }
 
+impl Sent {
+    /// A command that is sent from now on.
+    pub fn begun(name: &str, call: Call) -> Self {
+        Self {
+            name: name.to_owned(),
+            call,
+            invoked: Instant::now(),
+            attempts: 0,
+            answered: None,
+        }
+    }
+
+    /// Sends it to one address until it is answered, and keeps the answer.
+    ///
+    /// # Errors
+    /// As for [`send_until_answered`].
+    pub async fn settle(&mut self, to: &str, within: Duration) -> Result<v1::Answer> {
+        self.attempts += 1;
+        let answer = send_until_answered(to, &self.call, within).await?;
+        self.answered = Some((Instant::now(), answer.clone()));
+        Ok(answer)
+    }
+}
+
 /// One linearizable read that was answered.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -83,6 +110,17 @@ impl Recorded {
     pub fn extend(&mut self, other: Self) {
         self.sent.extend(other.sent);
         self.seen.extend(other.seen);
+    }
+
+    /// Sends a command of the test's own until it is answered.
+    ///
+    /// # Errors
+    /// As for [`send_until_answered`].
+    pub async fn ask(&mut self, to: &str, name: &str, call: Call) -> Result<v1::Answer> {
+        let mut sent = Sent::begun(name, call);
+        let answer = sent.settle(to, ASKED_WITHIN).await;
+        self.sent.push(sent);
+        answer
     }
 
     /// Commands that were answered.

@@ -1,6 +1,6 @@
 //! Reading what the cluster knows.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tally_proto::v1;
@@ -9,6 +9,7 @@ use tonic::transport::Channel;
 use v1::nodes_client::NodesClient;
 
 use crate::call::timed;
+use crate::load::Seen;
 use crate::requester::channel;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -70,6 +71,21 @@ impl Reader {
         let mut client = NodesClient::new(self.channel.clone());
         let response = client.get(timed(&ask, self.within)).await?;
         Ok(response.into_inner().node)
+    }
+
+    /// The same, with when it was asked and answered, for a record.
+    ///
+    /// # Errors
+    /// As the member says.
+    pub async fn seen(&self, name: &str) -> Result<Seen, Status> {
+        let invoked = Instant::now();
+        let node = self.node(name).await?;
+        Ok(Seen {
+            name: name.to_owned(),
+            invoked,
+            returned: Instant::now(),
+            node,
+        })
     }
 
     /// The node of that name, which must exist.

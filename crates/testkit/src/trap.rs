@@ -1,5 +1,6 @@
 //! System calls of a running process that fail on purpose, with strace.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -40,6 +41,8 @@ pub struct Trap {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
     pub at: SystemTime,
+    /// When the same thread's last call began that went well. What the thread wrote later was not synced.
+    pub last_good: Option<SystemTime>,
     /// As strace shows it, with the file.
     pub call: String,
 }
@@ -109,11 +112,7 @@ impl Trap {
     /// When there is none after `within`.
     pub async fn sprung(&self, within: Duration) -> Result<Failed> {
         until("a call that fails", within, async || {
-            let output = read_lossy(&self.output);
-            match output.lines().find(|line| line.contains("(INJECTED)")) {
-                Some(line) => parse(line),
-                None => bail!("{} calls went well", output.lines().count()),
-            }
+            first_failed(&read_lossy(&self.output))
         })
         .await
     }
@@ -128,33 +127,78 @@ impl Trap {
     }
 }
 
-/// A line such as `4711 1700000000.123456 fdatasync(12</d/log/000004.log>) = -1 EIO (…) (INJECTED)`.
-fn parse(line: &str) -> Result<Failed> {
-    let mut words = line.splitn(3, char::is_whitespace);
-    let _thread = words.next();
-    let rest = line.split_whitespace().nth(1).context("no time")?;
-    let seconds: f64 = rest.parse().with_context(|| format!("no time: {line}"))?;
-    let call = line
-        .split_once(rest)
-        .map(|(_, call)| call.trim().to_owned())
-        .context("no call")?;
-    Ok(Failed {
-        at: SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds),
-        call,
-    })
+/// Goes through lines such as `4711 1700000000.123456 fdatasync(12</d/log/4.log>) = -1 EIO (…) (INJECTED)`;
+/// a call during which another thread's was told is in two of them.
+fn first_failed(output: &str) -> Result<Failed> {
+    let mut unfinished: BTreeMap<&str, (SystemTime, &str)> = BTreeMap::new();
+    let mut good: BTreeMap<&str, SystemTime> = BTreeMap::new();
+    for line in output.lines() {
+        let Some((thread, rest)) = line.split_once(' ') else {
+            continue;
+        };
+        let Some((at, said)) = rest.trim_start().split_once(' ') else {
+            continue;
+        };
+        let seconds: f64 = at.parse().with_context(|| format!("no time: {line}"))?;
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds);
+        if let Some(begin) = said.strip_suffix("<unfinished ...>") {
+            unfinished.insert(thread, (at, begin.trim_end()));
+            continue;
+        }
+        let (at, call) = match said.split_once(" resumed>") {
+            None => (at, said.to_owned()),
+            Some((_, end)) => {
+                let begun = unfinished.remove(thread);
+                let (at, begin) = begun.with_context(|| format!("no beginning: {line}"))?;
+                (at, format!("{begin}{end}"))
+            }
+        };
+        if call.ends_with("(INJECTED)") {
+            let last_good = good.get(thread).copied();
+            return Ok(Failed {
+                at,
+                last_good,
+                call,
+            });
+        }
+        if call.ends_with("= 0") {
+            good.insert(thread, at);
+        }
+    }
+    bail!("{} lines and no call that failed", output.lines().count())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn at_ms(ms: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_000 + ms)
+    }
+
     #[test]
     fn a_line_of_strace_is_understood() -> Result<()> {
         let line = "4711 1700000000.250000 fdatasync(12</d/log/4.log>) = -1 EIO (Input/output error) (INJECTED)";
-        let failed = parse(line)?;
-        let expected = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250);
-        assert_eq!(failed.at, expected);
+        let failed = first_failed(line)?;
+        assert_eq!((failed.at, failed.last_good), (at_ms(250), None));
         assert!(failed.call.starts_with("fdatasync(12</d/log/4.log>)"));
+        Ok(())
+    }
+
+    #[test]
+    fn a_call_in_two_lines_is_one_and_the_thread_s_last_good_one_is_known() -> Result<()> {
+        let output = "\
+4711 1700000000.125000 fdatasync(12</d/log/4.log>) = 0
+4712 1700000000.187500 fsync(14</d/state>) = 0
+4711 1700000000.250000 fdatasync(12</d/log/4.log> <unfinished ...>
+4712 1700000000.312500 fsync(14</d/state>) = 0
+4711 1700000000.375000 <... fdatasync resumed>) = -1 EIO (Input/output error) (INJECTED)";
+        let failed = first_failed(output)?;
+        assert_eq!(
+            (failed.at, failed.last_good),
+            (at_ms(250), Some(at_ms(125)))
+        );
+        assert!(failed.call.starts_with("fdatasync(12</d/log/4.log>) = -1"));
         Ok(())
     }
 }

@@ -2,17 +2,24 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use tally_proto::peer::peer_client::PeerClient;
 use tally_proto::v1::nodes_client::NodesClient;
-use tally_proto::{fault, logserver, v1};
-use tally_testkit::{AnswerExt, Call, Cluster, Reader, Requester, channel, send};
+use tally_proto::{fault, logserver, peer, storage, v1};
+use tally_testkit::{AnswerExt, Call, Cluster, Reader, Requester, channel, send, until};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
+use tonic::codegen::tokio_stream;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+const NAME_BYTES_MAX: usize = 128;
+const ADDRESS_BYTES_MAX: usize = 256;
+const REASON_BYTES_MAX: usize = 1_024;
+/// Of what members send to each other; with the field around it the message is larger.
+const PEER_MESSAGE_BYTES_MAX: usize = 32 << 20;
 
 /// A request, the code with which it is refused, and what the refusal must name.
 struct Case {
@@ -323,6 +330,122 @@ async fn what_cannot_be_is_refused_with_its_code_and_changes_nothing() -> Result
         refused_as(&status, "T-004", "consistency: found 9")?;
     }
     assert_eq!(standing(&cluster).await?, before, "something was appended");
+    cluster.stop().await
+}
+
+/// The longest of everything is accepted; one byte more is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_longest_name_address_and_reason_are_accepted() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let address = cluster.address("n1")?;
+    let to = channel(&address).await?;
+    let mut requester = Requester::open(&address).await?;
+    let (name, host) = ("n".repeat(NAME_BYTES_MAX), "a".repeat(ADDRESS_BYTES_MAX));
+    let longest = v1::RegisterRequest {
+        name: name.clone(),
+        address: host.clone(),
+        ..register(&mut requester)
+    };
+    let answer = send(&to, &Call::Register(longest), ANSWERED_WITHIN).await?;
+    let (node, incarnation) = answer.registered().context("not registered")?;
+    let node_seen = Reader::linearizable(&address).await?.known(&name).await?;
+    assert_eq!((node_seen.id, node_seen.address), (node, host));
+    let activated = requester.activate(&address, node, incarnation).await?;
+    let seen = activated.applied().context("not activated")?;
+    let Call::SetState(ask) = requester.set_state_call(node, v1::StorageState::ReadOnly, seen)
+    else {
+        bail!("another call");
+    };
+    let reasoned = v1::SetStateRequest {
+        reason: "r".repeat(REASON_BYTES_MAX),
+        ..ask
+    };
+    let answer = send(&to, &Call::SetState(reasoned), ANSWERED_WITHIN).await?;
+    ensure!(answer.applied().is_some(), "{answer:?}");
+
+    let before = standing(&cluster).await?;
+    let longer = v1::RegisterRequest {
+        name: "n".repeat(NAME_BYTES_MAX + 1),
+        ..register(&mut requester)
+    };
+    let refused = send(&to, &Call::Register(longer), ANSWERED_WITHIN).await;
+    let status = refused.err().context("129 bytes were accepted")?;
+    refused_as(&status, "T-004", "node name: found 129 bytes")?;
+    assert_eq!(standing(&cluster).await?, before);
+    cluster.stop().await
+}
+
+/// What one member may send to another is bounded too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_too_large_for_members_is_refused_and_changes_nothing() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let leader = cluster.leader().await?;
+    let follower = cluster.followers().await?.remove(0);
+    let before = standing(&cluster).await?;
+    let term = cluster.status(&leader).await?.term;
+    let (from, to) = (
+        cluster.status(&leader).await?,
+        cluster.status(&follower).await?,
+    );
+    let member = cluster.member(&follower)?;
+    let resident = member.resident_bytes()?;
+    let mut client = PeerClient::new(channel(&member.peer_address()).await?);
+
+    let join = peer::JoinRequest {
+        cluster_id: vec![7; PEER_MESSAGE_BYTES_MAX],
+        formation: Vec::new(),
+        to: to.member,
+        from: from.member,
+    };
+    let status = client.join(join).await.err().context("it was answered")?;
+    refused_as(&status, "T-007", "message length too large: found 33554")?;
+
+    // In a stream of the real leader, as far as anybody can tell.
+    let entry = storage::LogEntry {
+        id: None,
+        payload: Some(storage::log_entry::Payload::Proposal(storage::Proposal {
+            request: vec![7; PEER_MESSAGE_BYTES_MAX].into(),
+            unix_ms: 1,
+        })),
+    };
+    let append = peer::AppendRequest {
+        entries: vec![entry],
+        ..peer::AppendRequest::default()
+    };
+    let mut request = Request::new(tokio_stream::once(append));
+    let cluster_id: String = from
+        .cluster_id
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let (sender, receiver) = (
+        format!("{:016x}", from.member),
+        format!("{:016x}", to.member),
+    );
+    for (key, value) in [
+        ("tally-cluster-id", cluster_id),
+        ("tally-from", sender),
+        ("tally-to", receiver),
+    ] {
+        request.metadata_mut().insert(key, value.parse()?);
+    }
+    let answers = client.append(request).await?.into_inner().message().await;
+    ensure!(!matches!(answers, Ok(Some(_))), "it was taken: {answers:?}");
+    until("a line about it", ANSWERED_WITHIN, async || {
+        let log = member.log();
+        let mut lines = log.lines();
+        let line = lines.find(|line| line.contains("cannot be read and ends"));
+        let line = line.context("no line")?;
+        ensure!(line.contains("message length too large"), "{line}");
+        Ok(())
+    })
+    .await?;
+
+    let grown = member.resident_bytes()?.saturating_sub(resident);
+    ensure!(grown < PEER_MESSAGE_BYTES_MAX as u64, "{grown} bytes more");
+    assert_eq!(standing(&cluster).await?, before);
+    assert_eq!(cluster.leader().await?, leader);
+    assert_eq!(cluster.status(&leader).await?.term, term);
     cluster.stop().await
 }
 

@@ -9,6 +9,7 @@ use rand::{RngExt, SeedableRng};
 use tally_testkit::{Cluster, LogServer, LogServerProcess, Reader, Requester, rounds, seed, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// Longer than the time in which a caller must say what it speaks.
@@ -17,11 +18,17 @@ const LOGGED_WITHIN: Duration = Duration::from_secs(10);
 /// Connections with garbage to each port.
 const SHORT: usize = 240;
 const LONG: usize = 6_000;
+/// Connections of each kind of garbage to each port that are not ended by their callers.
+const HELD: usize = 12;
+/// Longer than an HTTP/2 caller may leave the question unanswered whether it is still there.
+const LET_GO_WITHIN: Duration = Duration::from_secs(90);
 /// Connections at a time.
 const AT_ONCE: usize = 24;
 /// What a process may keep of all that: caches of the allocator, no more. One request of the length that
 /// some of the garbage announces would be over it.
 const GROWTH_BYTES_MAX: u64 = 48 << 20;
+const MEMBER_PORTS: [&str; 3] = ["the client port of", "the peer port of", "the http port of"];
+const PORTS: [&str; 3] = ["client", "peer", "http"];
 /// Lines in the log that a port may write in ten seconds.
 const LINES_PER_WINDOW: u64 = 20;
 
@@ -62,12 +69,14 @@ fn noise(random: &mut SmallRng, bytes_max: usize) -> Vec<u8> {
     (0..length).map(|_| random.random()).collect()
 }
 
+const KINDS: usize = 12;
+
 /// One connection's bytes: from nonsense to a call that is nearly right.
-fn garbage(random: &mut SmallRng, path: &str) -> Vec<u8> {
+fn garbage(kind: usize, random: &mut SmallRng, path: &str) -> Vec<u8> {
     let opened = [PREFACE, &whole(SETTINGS, 0, 0, &[])].concat();
     let asked = [&opened[..], &whole(HEADERS, END_HEADERS, 1, &headers(path))].concat();
     let then = |begun: &[u8], more: Vec<u8>| [begun, &more].concat();
-    match random.random_range(0..12) {
+    match kind {
         0 => noise(random, 2_048),
         // Cut in the preface, in a frame's head, in its payload.
         1 => PREFACE[..random.random_range(1..PREFACE.len())].to_vec(),
@@ -127,7 +136,8 @@ async fn thrown(address: &str, bytes: &[u8]) -> Result<()> {
 async fn throw_at(address: &str, path: &str, random: &mut SmallRng, count: usize) -> Result<()> {
     for _ in 0..count.div_ceil(AT_ONCE) {
         let thrown = (0..AT_ONCE).map(|_| {
-            let (address, bytes) = (address.to_owned(), garbage(random, path));
+            let kind = random.random_range(0..KINDS);
+            let (address, bytes) = (address.to_owned(), garbage(kind, random, path));
             tokio::spawn(async move { thrown(&address, &bytes).await })
         });
         for one in Vec::from_iter(thrown) {
@@ -202,12 +212,11 @@ async fn garbage_on_every_port_is_closed_with_a_reason_and_leaves_no_trace() -> 
         ensure!(grown < GROWTH_BYTES_MAX, "{grown} bytes more than {before}");
     }
 
-    let closed = ["the client port of", "the peer port of", "the http port of"];
     until(
         "lines about closed connections",
         LOGGED_WITHIN,
         async || {
-            told(&member.log(), &closed, begun)?;
+            told(&member.log(), &MEMBER_PORTS, begun)?;
             told(&log_server.log(), &["the port of log server ls1"], begun)
         },
     )
@@ -217,19 +226,101 @@ async fn garbage_on_every_port_is_closed_with_a_reason_and_leaves_no_trace() -> 
     cluster.stop().await
 }
 
+/// Sends bytes and then nothing more, not even that no more come; ends when the other side closes.
+async fn held(address: String, bytes: Vec<u8>) -> Result<()> {
+    let mut stream = TcpStream::connect(&address).await?;
+    // The other side may close before it has read everything.
+    let _: std::io::Result<()> = stream.write_all(&bytes).await;
+    let mut answer = Vec::new();
+    let closed = timeout(LET_GO_WITHIN, stream.read_to_end(&mut answer)).await;
+    // Reset or ended: closed either way.
+    ensure!(
+        closed.is_ok(),
+        "{address} keeps a connection open that began with {:02x?}",
+        &bytes[..bytes.len().min(64)]
+    );
+    Ok(())
+}
+
+/// The callers do not go away by themselves: it is the member that closes, and meanwhile it holds no
+/// more than it was sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_whose_caller_stays_is_closed_with_a_reason_and_takes_no_memory() -> Result<()> {
+    let mut random = SmallRng::seed_from_u64(seed()?);
+    let cluster = Cluster::start(3).await?;
+    let leader = cluster.leader().await?;
+    let before = cluster.state_hashes_agree().await?;
+    let term = cluster.status(&leader).await?.term;
+    let member = cluster.member(&leader)?;
+    let ports = [
+        (member.client_address(), "/tally.v1.Nodes/Register"),
+        (member.peer_address(), "/tally.peer.v1.Peer/Append"),
+        (member.http_address(), "/metrics"),
+    ];
+    let begun = Instant::now();
+    for (port, path) in &ports {
+        throw_at(port, path, &mut random, AT_ONCE).await?;
+    }
+    let closed_before = turned_away(&cluster, &leader).await?;
+    let resident = member.resident_bytes()?;
+    let mut open = JoinSet::new();
+    for (port, path) in &ports {
+        for number in 0..HELD * KINDS {
+            let bytes = garbage(number % KINDS, &mut random, path);
+            open.spawn(held(port.clone(), bytes));
+        }
+    }
+    let mut most = 0;
+    while let Some(ended) = open.join_next().await {
+        ended??;
+        most = most.max(member.resident_bytes()?);
+        let grown = most.saturating_sub(resident);
+        ensure!(
+            grown < GROWTH_BYTES_MAX,
+            "{grown} bytes more than {resident}"
+        );
+    }
+    eprintln!(
+        "resident bytes: {resident}, at most {most}; the last was closed after {:?}",
+        begun.elapsed()
+    );
+    let closed = turned_away(&cluster, &leader).await?;
+    for ((port, now), before) in PORTS.iter().zip(closed).zip(closed_before) {
+        let closed = now - before;
+        let expected = (HELD * KINDS) as u64;
+        ensure!(
+            closed >= expected,
+            "{port}: {closed} of {expected} with a reason"
+        );
+    }
+    told(&member.log(), &MEMBER_PORTS, begun)?;
+    assert_eq!(cluster.state_hashes_agree().await?, before);
+    assert_eq!(cluster.leader().await?, leader);
+    assert_eq!(cluster.status(&leader).await?.term, term);
+    cluster.stop().await
+}
+
 /// Nothing was appended, nobody was elected, and everything is counted.
 async fn still_the_same(cluster: &Cluster, leader: &str, before: (u64, u64)) -> Result<()> {
     assert_eq!(cluster.state_hashes_agree().await?, before.0);
     assert_eq!(cluster.leader().await?, leader);
     assert_eq!(cluster.status(leader).await?.term, before.1);
-    let metrics = cluster.member(leader)?.http("/metrics").await?.body;
-    for port in ["client", "peer", "http"] {
-        let name = format!("tally_connections_turned_away_total{{port=\"{port}\"}} ");
-        let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
-        let value: u64 = value.with_context(|| format!("no {name}"))?.parse()?;
-        ensure!(value >= SHORT as u64 / 12, "{name}{value}");
+    for (port, count) in PORTS.iter().zip(turned_away(cluster, leader).await?) {
+        ensure!(count >= SHORT as u64 / 12, "{port}: {count}");
     }
     Ok(())
+}
+
+/// Connections that a member closed for a reason, by port.
+async fn turned_away(cluster: &Cluster, name: &str) -> Result<[u64; 3]> {
+    let metrics = cluster.member(name)?.http("/metrics").await?.body;
+    let mut counts = [0; 3];
+    for (port, count) in PORTS.iter().zip(&mut counts) {
+        let name = format!("tally_connections_turned_away_total{{port=\"{port}\"}} ");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        *count = value.with_context(|| format!("no {name}"))?.parse()?;
+    }
+    Ok(counts)
 }
 
 /// Everything goes on.

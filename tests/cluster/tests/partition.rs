@@ -7,8 +7,8 @@ use tally_proto::fault::Fault;
 use tally_proto::v1;
 use tally_proto::v1::{Role, StorageState};
 use tally_testkit::{
-    AnswerExt, Call, Cluster, Load, Reader, Requester, activations, channel, send, send_unhurried,
-    send_until_answered, until, while_observing,
+    AnswerExt, Call, Clocks, Cluster, Load, Reader, Recorded, Requester, Searched, Sent,
+    activations, channel, seed, send, send_unhurried, send_until_answered, until, while_observing,
 };
 use tonic::Status;
 
@@ -16,7 +16,11 @@ const NOT_ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 /// Several election timeouts.
 const OBSERVED_FOR: Duration = Duration::from_secs(5);
+/// Of the load, at each stage of a test.
 const ANSWERS: usize = 20;
+/// In what is searched for an order.
+const COMMANDS_MIN: usize = 20;
+const READS_MIN: usize = 10;
 const NO_LEADER: &str = "T-001";
 const OUTCOME_UNKNOWN: &str = "T-002";
 
@@ -36,14 +40,23 @@ async fn left_in_doubt(address: &str, call: &Call) -> Result<()> {
     Ok(())
 }
 
+fn searched(recorded: &Recorded) -> Result<Searched> {
+    recorded.linearizable()?.at_least(COMMANDS_MIN, READS_MIN)
+}
+
 /// What a member without a majority does, whatever it was before.
 async fn minority_side(cluster: &Cluster, cut_off: &str, number: usize) -> Result<()> {
     let load = Load::start(cluster)?;
+    load.answers(ANSWERS, ANSWERED_WITHIN).await?;
     let name = format!("ls-{number}");
     let alone = cluster.address(cut_off)?;
     let mut owner = Requester::open(&alone).await?;
-    let (node, incarnation) = owner.register(&alone, &name).await?;
-    let activated = owner.activate(&alone, node, incarnation).await?;
+    let mut own = Recorded::default();
+    let register = owner.register_call(&name, Some(owner.marker()));
+    let registered = own.ask(&alone, &name, register).await?.registered();
+    let (node, incarnation) = registered.context("it was not registered")?;
+    let activate = owner.activate_call(node, incarnation);
+    let activated = own.ask(&alone, &name, activate).await?;
     let revision = activated.applied().context("it was not activated")?;
     let led = cluster.leader().await? == cut_off;
 
@@ -52,11 +65,12 @@ async fn minority_side(cluster: &Cluster, cut_off: &str, number: usize) -> Resul
     let fresh = fresh.within(NOT_ANSWERED_WITHIN);
 
     cluster.hosts()?.isolate(cut_off)?;
-    let own = (node, incarnation);
-    let doubtful = owner.set_own_state_call(own, owner.marker(), StorageState::ReadOnly);
+    let who = (node, incarnation);
+    let call = owner.set_own_state_call(who, owner.marker(), StorageState::ReadOnly);
+    let mut doubtful = Sent::begun(&name, call);
     // At once, while a leader cannot know yet that it is alone and nobody else leads. It has appended
     // the command; so may have the leader that a follower passes it to.
-    let (read, doubt) = tokio::join!(fresh.node(&name), left_in_doubt(&alone, &doubtful));
+    let (read, doubt) = tokio::join!(fresh.node(&name), left_in_doubt(&alone, &doubtful.call));
     ensure!(read.is_err(), "a minority answered a fresh read: {read:?}");
     doubt?;
 
@@ -66,8 +80,9 @@ async fn minority_side(cluster: &Cluster, cut_off: &str, number: usize) -> Resul
     let leader = cluster.address(&cluster.leader_among(&others).await?)?;
     let mut operator = Requester::open(&leader).await?;
     let change = operator.set_state_call(node, StorageState::DataLoss, revision);
-    let changed = send_until_answered(&leader, &change, ANSWERED_WITHIN).await?;
+    let changed = own.ask(&leader, &name, change).await?;
     ensure!(changed.applied().is_some(), "{changed:?}");
+    load.answers(ANSWERS, ANSWERED_WITHIN).await?;
 
     // By now it knows that it is alone: nothing more is appended, and it says so.
     let refused = owner.register_call(&format!("{name}-refused"), None);
@@ -85,15 +100,21 @@ async fn minority_side(cluster: &Cluster, cut_off: &str, number: usize) -> Resul
 
     cluster.hosts()?.heal()?;
     let healed = until("a fresh read", ANSWERED_WITHIN, async || {
-        fresh.known(&name).await
-    });
-    assert_eq!(healed.await?.state(), StorageState::DataLoss);
-    let settled = send_until_answered(&alone, &doubtful, ANSWERED_WITHIN).await?;
+        Ok(fresh.seen(&name).await?)
+    })
+    .await?;
+    let state = healed.node.as_ref().map(|node| node.state());
+    assert_eq!(state, Some(StorageState::DataLoss));
+    own.seen.push(healed);
+    let settled = doubtful.settle(&alone, ANSWERED_WITHIN).await?;
     ensure!(settled.refused() == Some("T-410"), "{settled:?}");
+    own.sent.push(doubtful);
     println!("{cut_off} was cut off, led: {led}: {name} agrees");
+    load.answers(ANSWERS, ANSWERED_WITHIN).await?;
     let mut recorded = load.stop().await?;
+    recorded.extend(own);
     println!("{}", recorded.check(cluster).await?);
-    println!("{}", recorded.linearizable()?);
+    println!("{}", searched(&recorded)?);
     Ok(())
 }
 
@@ -106,6 +127,22 @@ async fn the_minority_side_promises_nothing_and_agrees_after_healing() -> Result
     minority_side(&cluster, &leader, 1).await?;
     let follower = cluster.followers().await?.remove(0);
     minority_side(&cluster, &follower, 2).await?;
+    cluster.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_minority_side_promises_nothing_while_clocks_step() -> Result<()> {
+    let Some(mut cluster) = Cluster::prepare_on_hosts(3, &[])? else {
+        return Ok(());
+    };
+    let Some(clocks) = Clocks::apart(&mut cluster)? else {
+        return Ok(());
+    };
+    cluster.restart_all().await?;
+    let leader = cluster.leader().await?;
+    let held = minority_side(&cluster, &leader, 1);
+    clocks.step_during(&cluster.names(), seed()?, held).await?;
+    clocks.are_followed(&cluster).await?;
     cluster.stop().await
 }
 
@@ -198,7 +235,7 @@ async fn a_follower_that_alone_has_lost_the_leader_does_not_unseat_it() -> Resul
         assert_eq!(cluster.status(&leader).await?.term, term, "{between:?}");
         let mut recorded = load.stop().await?;
         println!("{between:?}: {}", recorded.check(&cluster).await?);
-        println!("{between:?}: {}", recorded.linearizable()?);
+        println!("{between:?}: {}", searched(&recorded)?);
     }
     cluster.stop().await
 }

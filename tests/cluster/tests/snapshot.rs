@@ -4,15 +4,35 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tally_testkit::{AnswerExt, Cluster, Requester, send_until_answered, until};
+use tally_testkit::{AnswerExt, Clocks, Cluster, Requester, seed, send_until_answered, until};
 
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 const WRITES: usize = 200;
 
+const OFTEN: [&str; 4] = ["--snapshot-entries", "50", "--keep-entries", "10"];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retry_is_recognised_by_a_leader_that_caught_up_by_snapshot() -> Result<()> {
-    let arguments = ["--snapshot-entries", "50", "--keep-entries", "10"];
-    let mut cluster = Cluster::start_with(3, &arguments).await?;
+    let mut cluster = Cluster::start_with(3, &OFTEN).await?;
+    catches_up_by_snapshot(&mut cluster).await?;
+    cluster.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_brings_a_member_up_to_date_while_clocks_step() -> Result<()> {
+    let mut cluster = Cluster::prepare(3, &OFTEN)?;
+    let Some(clocks) = Clocks::apart(&mut cluster)? else {
+        return Ok(());
+    };
+    cluster.restart_all().await?;
+    let names = cluster.names();
+    let held = catches_up_by_snapshot(&mut cluster);
+    clocks.step_during(&names, seed()?, held).await?;
+    clocks.are_followed(&cluster).await?;
+    cluster.stop().await
+}
+
+async fn catches_up_by_snapshot(cluster: &mut Cluster) -> Result<()> {
     let leader = cluster.leader().await?;
     let address = cluster.address(&leader)?;
     let away = cluster.followers().await?.remove(0);
@@ -60,5 +80,5 @@ async fn a_retry_is_recognised_by_a_leader_that_caught_up_by_snapshot() -> Resul
     let again = send_until_answered(&address, &call, ANSWERED_WITHIN).await?;
     assert_eq!(again.replayed(), revision, "{again:?}");
     cluster.state_hashes_agree().await?;
-    cluster.stop().await
+    Ok(())
 }

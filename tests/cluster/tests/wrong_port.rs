@@ -8,7 +8,9 @@ use tally_proto::logserver::log_server_client::LogServerClient;
 use tally_proto::peer::peer_client::PeerClient;
 use tally_proto::v1::cluster_client::ClusterClient;
 use tally_proto::{fault, logserver, peer, v1};
-use tally_testkit::{Cluster, LogServer, Operator, channel, get, until};
+use tally_testkit::{
+    AnswerExt, Cluster, LogServer, Operator, Requester, channel, get, send, until,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -18,6 +20,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
 const LOGGED_WITHIN: Duration = Duration::from_secs(10);
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
 /// The beginning of a TLS handshake: a record of a client's hello.
 const CLIENT_HELLO: &[u8] = &[
@@ -39,11 +42,24 @@ fn told<T>(answered: Result<T, Status>, here: &str, there: &str) -> Result<()> {
     Ok(())
 }
 
+/// What must not change: what every member has applied and in its log, the state, the revision.
+async fn standing(cluster: &Cluster) -> Result<(u64, u64, Vec<u8>, u64)> {
+    let applied = cluster.state_hashes_agree().await?;
+    let status = cluster.status("n1").await?;
+    let last = status.last_log_index;
+    Ok((applied, last, status.state_hash, status.revision))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grpc_call_to_another_port_is_told_which_one_to_call() -> Result<()> {
     let cluster = Cluster::start(3).await?;
-    let before = cluster.state_hashes_agree().await?;
+    let disk = LogServer::new("ls1", cluster.operator())?;
+    let log_server = disk.serve().await?;
     let n1 = cluster.member("n1")?;
+    // Commands that would do something at the right port.
+    let mut requester = Requester::open(&n1.client_address()).await?;
+    let register = requester.register_call("ls2", None);
+    let before = standing(&cluster).await?;
     let (client, peers) = (n1.client_address(), n1.peer_address());
     let http = n1.http_address();
 
@@ -53,8 +69,12 @@ async fn a_grpc_call_to_another_port_is_told_which_one_to_call() -> Result<()> {
         .identify(peer::IdentifyRequest {})
         .await;
     told(asked, "the client port of n1", &peers)?;
+    let asked = PeerClient::new(on_client.clone())
+        .vote(peer::VoteRequest::default())
+        .await;
+    told(asked, "the client port of n1", &peers)?;
     let asked = LogServerClient::new(on_client)
-        .state(logserver::StateRequest {})
+        .append(logserver::AppendRequest::default())
         .await;
     told(asked, "the client port of n1", "tally cluster status")?;
     for (wrong, name) in [
@@ -66,6 +86,7 @@ async fn a_grpc_call_to_another_port_is_told_which_one_to_call() -> Result<()> {
             .status(v1::StatusRequest {})
             .await;
         told(asked, name, &client)?;
+        told(send(&to, &register, ANSWERED_WITHIN).await, name, &client)?;
         let service = String::new();
         let asked = HealthClient::new(to)
             .check(HealthCheckRequest { service })
@@ -77,24 +98,24 @@ async fn a_grpc_call_to_another_port_is_told_which_one_to_call() -> Result<()> {
         .await;
     told(asked, "the http port of n1", &peers)?;
 
-    let disk = LogServer::new("ls1", cluster.operator())?;
-    let log_server = disk.serve().await?;
-    let asked = ClusterClient::new(channel(log_server.address()).await?)
-        .status(v1::StatusRequest {})
-        .await;
+    let to = channel(log_server.address()).await?;
+    let asked = send(&to, &register, ANSWERED_WITHIN).await;
     told(asked, "the port of log server ls1", "tally cluster status")?;
+    assert_eq!(standing(&cluster).await?, before, "something has changed");
+    // Nor was anything kept for its tag.
+    let answer = send(&channel(&client).await?, &register, ANSWERED_WITHIN).await?;
+    ensure!(answer.applied().is_some() && !answer.repeat, "{answer:?}");
     log_server.stop().await?;
 
     // A stranger's calls are in the log, with where they came from.
     let log = n1.log();
     let lines = log.lines().filter(|line| line.contains("wrong port"));
     let lines: Vec<_> = lines.collect();
-    ensure!(lines.len() >= 7, "{log}");
+    ensure!(lines.len() >= 10, "{log}");
     ensure!(
         lines.iter().all(|line| line.contains("from=127.0.0.1:")),
         "{lines:?}"
     );
-    ensure!(cluster.state_hashes_agree().await? >= before);
     cluster.stop().await
 }
 

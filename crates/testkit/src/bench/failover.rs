@@ -104,6 +104,17 @@ impl Summary {
             elections: rounds.iter().map(|round| round.elections).sum(),
         })
     }
+
+    /// As `--json` prints it, with the rounds that it is about.
+    pub fn to_json(&self, rounds: &[Round]) -> Value {
+        let rounds: Vec<Value> = rounds.iter().map(Round::to_json).collect();
+        json!({
+            "median_ms": millis(self.median),
+            "max_ms": millis(self.longest),
+            "elections": self.elections,
+            "rounds": rounds,
+        })
+    }
 }
 
 impl fmt::Display for Summary {

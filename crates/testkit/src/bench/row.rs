@@ -72,6 +72,7 @@ impl Row {
             "fsyncs_per_command": round(self.fsyncs_per_command, 1e3),
             "cpu_us_per_command": round(micros(self.cpu_per_command), 10.0),
             "rss_mb": round(megabytes(self.resident_bytes), 10.0),
+            "elections": self.elections,
         })
     }
 

@@ -235,10 +235,11 @@ impl Failover {
         })
         .await?;
         cluster.stop().await?;
+        let summary = Summary::of(&rounds).context("no round was run")?;
         if json {
-            let rows: Vec<_> = rounds.iter().map(failover::Round::to_json).collect();
-            println!("{}", serde_json::to_string_pretty(&rows)?);
-        } else if let Some(summary) = Summary::of(&rounds) {
+            let all = summary.to_json(&rounds);
+            println!("{}", serde_json::to_string_pretty(&all)?);
+        } else {
             println!("{summary}");
         }
         Ok(())

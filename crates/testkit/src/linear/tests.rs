@@ -197,7 +197,21 @@ fn a_history_as_it_should_be_is_accepted() {
         own(StorageState::ReadWrite),
         Some((97, refused("T-412"))),
     );
-    assert_eq!(said(&story), "8 operations on 1 nodes are linearizable");
+    assert_eq!(
+        said(&story),
+        "5 answered commands, 3 reads and 0 commands without an answer on 1 nodes are linearizable"
+    );
+}
+
+#[test]
+fn a_history_of_nothing_is_too_little() -> Result<()> {
+    let mut story = Story::activated();
+    story.sent(40, operator(3, StorageState::ReadOnly), None);
+    let searched = story.recorded.linearizable()?;
+    assert!(searched.at_least(2, 0).is_ok());
+    assert!(searched.at_least(3, 0).is_err());
+    assert!(searched.at_least(2, 1).is_err());
+    Ok(())
 }
 
 #[test]

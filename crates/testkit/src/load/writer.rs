@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 
-use super::{LoadOptions, Recorded, Seen, Sent};
+use super::{LoadOptions, Recorded, Sent};
 use crate::call::{Call, is_final, send};
 use crate::read::Reader;
 use crate::requester::{Requester, fresh_marker, lazy_channel};
@@ -105,13 +105,7 @@ impl Writer {
     }
 
     async fn call(&mut self, name: &str, call: Call) -> Result<Option<v1::Answer>> {
-        let mut sent = Sent {
-            name: name.to_owned(),
-            call,
-            invoked: Instant::now(),
-            attempts: 0,
-            answered: None,
-        };
+        let mut sent = Sent::begun(name, call);
         while sent.answered.is_none() && (sent.attempts == 0 || !self.is_stopping()) {
             sent.attempts += 1;
             let way = self.way();
@@ -136,17 +130,12 @@ impl Writer {
     pub(super) async fn read(&mut self, name: &str) -> Option<v1::Node> {
         let way = self.way();
         let reader = Reader::over(way, v1::Consistency::Linearizable).within(self.options.attempt);
-        let invoked = Instant::now();
-        let Ok(node) = reader.node(name).await else {
+        let Ok(seen) = reader.seen(name).await else {
             self.rest(BETWEEN_ATTEMPTS).await;
             return None;
         };
-        self.recorded.seen.push(Seen {
-            name: name.to_owned(),
-            invoked,
-            returned: Instant::now(),
-            node: node.clone(),
-        });
+        let node = seen.node.clone();
+        self.recorded.seen.push(seen);
         self.answered.send_modify(|count| *count += 1);
         self.rest(self.options.pause).await;
         node

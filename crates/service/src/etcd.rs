@@ -2,6 +2,7 @@
 //!
 //! Speaks as etcd 3.5 does, down to its error messages; `docs/etcd.md` says where not, and why.
 
+mod absent;
 mod cluster;
 mod kv;
 mod lanes;
@@ -37,12 +38,13 @@ pub(crate) fn serve(routes: Routes, member: &Arc<Member>) -> Routes {
     let watch = watch::WatchAnswers::new(member.clone());
     let cluster = cluster::ClusterAnswers(member.clone());
     let maintenance = maintenance::MaintenanceAnswers(member.clone());
-    routes
+    let routes = routes
         .add_service(KvServer::new(kv).max_decoding_message_size(limit))
         .add_service(LeaseServer::new(lease).max_decoding_message_size(limit))
         .add_service(WatchServer::new(watch).max_decoding_message_size(limit))
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(limit))
-        .add_service(MaintenanceServer::new(maintenance).max_decoding_message_size(limit))
+        .add_service(MaintenanceServer::new(maintenance).max_decoding_message_size(limit));
+    absent::serve(routes)
 }
 
 /// Who answers, and how far the store has come.

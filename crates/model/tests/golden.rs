@@ -3,6 +3,8 @@
 //! committing it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "golden/keys.rs"]
+mod keys;
 #[path = "golden/render.rs"]
 mod render;
 #[path = "golden/script.rs"]

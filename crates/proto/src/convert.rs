@@ -12,7 +12,7 @@ mod state;
 
 pub use command::{decode_request, digest, encode_request};
 pub use identifier::bytes_16;
-pub use keys::{MalformedKeys, txn};
+pub use keys::{MalformedKeys, TXN_DEPTH_MAX, txn};
 
 /// Why bytes are not the message that they were meant to be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -16,6 +16,13 @@ use crate::member::Member;
 const TOLD_EVERY: Duration = Duration::from_millis(500);
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
+/// Since when a leader counts.
+#[derive(Clone, Copy)]
+struct Counting {
+    term: u64,
+    from: Instant,
+}
+
 /// Runs until the member's replica has stopped, or never will run.
 pub(crate) async fn run(member: Arc<Member>) -> Result<(), String> {
     let Some(replica) = member.running().await else {
@@ -24,37 +31,44 @@ pub(crate) async fn run(member: Arc<Member>) -> Result<(), String> {
     let mut tick = tokio::time::interval(TOLD_EVERY);
     // What passed while nothing could be told is not made up for.
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut counted_from = Instant::now();
+    let mut counting: Option<Counting> = None;
     loop {
         tokio::select! {
             _ = tick.tick() => {}
             () = member.ending.leaving.cancelled() => return Ok(()),
         }
-        let now = Instant::now();
-        let mut passed = now - counted_from;
-        counted_from = now;
+        let status = replica.status();
+        if status.role != Role::Leader {
+            counting = None;
+            continue;
+        }
+        let now = Counting {
+            term: status.term,
+            from: Instant::now(),
+        };
+        // What passed before it led in this term is another leader's to count, or nobody's.
+        let before = counting
+            .replace(now)
+            .filter(|before| before.term == now.term);
+        let mut passed = before.map_or(Duration::ZERO, |before| now.from - before.from);
         // Once more for as long as there are more leases to end than go into one entry.
-        while !tell(&replica, passed).await {
+        while !tell(&replica, now.term, passed).await {
             passed = Duration::ZERO;
         }
     }
 }
 
-/// Tells what has passed, if this member leads and anyone has to know. False when there is more to do.
-async fn tell(replica: &Replica, passed: Duration) -> bool {
-    let status = replica.status();
+/// Tells what has passed, if anyone has to know. False when there is more to do.
+async fn tell(replica: &Replica, term: u64, passed: Duration) -> bool {
     let state = &replica.stores().state;
     let globals = state.with_view(|view| view.globals());
     let Some(globals) = globals.ok().filter(|globals| globals.leases > 0) else {
         return true;
     };
-    if status.role != Role::Leader {
-        return true;
-    }
     let told = Request {
         tagged: None,
         command: Command::PassLeaseTime(PassLeaseTime {
-            term: status.term,
+            term,
             from_ms: globals.lease_clock_ms,
             passed_ms: passed.as_millis().try_into().unwrap_or(u64::MAX),
         }),

@@ -27,8 +27,7 @@ use crate::proxy::{Mode, Proxy};
 use crate::read::{Reader, activations};
 use crate::requester::{Requester, channel};
 
-use fault::Deck;
-pub use fault::Fault;
+pub use fault::{Deck, Fault};
 pub use interleaving::{Asked, Interleaving, Moment, Retried, Struck};
 
 /// Patience of the requester whose answer is lost.

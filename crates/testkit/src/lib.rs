@@ -17,6 +17,7 @@ mod deadline;
 mod disk;
 mod host;
 mod http;
+pub mod keys;
 mod lacking;
 pub mod leader_loss;
 mod linear;
@@ -29,6 +30,7 @@ mod proxy;
 mod read;
 mod requester;
 mod rounds;
+mod search;
 mod trap;
 
 pub use answer::AnswerExt;

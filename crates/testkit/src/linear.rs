@@ -2,37 +2,22 @@
 //! between its call and its answer and finds what it was answered with? Each node is checked by itself,
 //! which is enough: a history is linearizable when its part about every single object is (Herlihy and
 //! Wing, 1990, locality).
-//!
-//! The search is that of `todc-utils` (Wing and Gong, with Lowe's memory of what was tried).
 
 mod model;
 mod operation;
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use todc_utils::linearizability::WGLChecker;
-use todc_utils::linearizability::history::{Action, History};
-use todc_utils::specifications::Specification;
 
 use crate::load::Recorded;
+use crate::search::{Sequential, Timed, Verdict, search};
 use model::NodeState;
 use operation::{Operation, What};
 
 /// For the nodes of one record together; an ordinary record takes a fraction of a second.
 const SEARCHED_WITHIN: Duration = Duration::from_secs(60);
-
-/// What a search found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Linearizable,
-    NotLinearizable,
-    /// The search did not end in time.
-    Unknown,
-}
 
 /// What was found to be linearizable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,7 +80,7 @@ impl Recorded {
             for operation in &operations {
                 searched.count(operation);
             }
-            match search(&operations, deadline) {
+            match search::<NodeState>(&operations, deadline) {
                 Verdict::Linearizable => {}
                 Verdict::NotLinearizable => bail!(
                     "what was seen of {name} is not linearizable: {}",
@@ -111,74 +96,22 @@ impl Recorded {
     }
 }
 
-thread_local! {
-    /// When the search of this thread gives up.
-    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+impl Timed for Operation {
+    fn invoked(&self) -> Instant {
+        self.invoked
+    }
+
+    fn returned(&self) -> Option<Instant> {
+        self.returned
+    }
 }
 
-fn is_late() -> bool {
-    DEADLINE
-        .get()
-        .is_some_and(|deadline| Instant::now() >= deadline)
-}
-
-/// One node, as the checker wants it.
-struct OneNode;
-
-impl Specification for OneNode {
-    type State = NodeState;
+impl Sequential for NodeState {
     type Operation = Operation;
 
-    fn init() -> NodeState {
-        NodeState::default()
+    fn after(&self, operation: &Operation) -> Option<Self> {
+        Self::after(self, operation)
     }
-
-    fn apply(operation: &Operation, state: &NodeState) -> (bool, NodeState) {
-        // The checker has no bound of its own. Once nothing is possible any more, it soon gives up.
-        let after = (!is_late()).then(|| state.after(operation)).flatten();
-        let possible = after.is_some();
-        (possible, after.unwrap_or_else(|| state.clone()))
-    }
-}
-
-fn search(operations: &[Operation], deadline: Instant) -> Verdict {
-    if operations.is_empty() {
-        return Verdict::Linearizable;
-    }
-    DEADLINE.set(Some(deadline));
-    let found = WGLChecker::<OneNode>::is_linearizable(history(operations));
-    let late = is_late();
-    DEADLINE.set(None);
-    match (found, late) {
-        (true, _) => Verdict::Linearizable,
-        (false, true) => Verdict::Unknown,
-        (false, false) => Verdict::NotLinearizable,
-    }
-}
-
-/// Calls and answers in the order of time. What was not answered may take effect until the very end,
-/// where it may as well never have.
-fn history(operations: &[Operation]) -> History<Operation> {
-    let mut events = BTreeMap::new();
-    for (number, operation) in operations.iter().enumerate() {
-        let (call, answer) = (operation.invoked, operation.returned);
-        // Of equal times the call comes first, so that nothing is ordered that may not be. `None` is
-        // the smallest, hence the flag before it.
-        events.insert(
-            (false, Some(call), 0, number),
-            Action::Call(operation.clone()),
-        );
-        events.insert(
-            (answer.is_none(), answer, 1, number),
-            Action::Response(operation.clone()),
-        );
-    }
-    let events = events.into_iter();
-    History::from_actions(
-        events
-            .map(|((.., number), action)| (number, action))
-            .collect(),
-    )
 }
 
 /// The operations by the time of their calls, for people.

@@ -45,8 +45,8 @@ pub(crate) fn reclaimed_for(compacted: Revision) -> EventId {
 /// Removes versions that no revision needs any more, as far as one entry goes.
 ///
 /// Goes through the events up to the compacted revision in their order. A put or a deletion makes the
-/// version before it unnecessary; a deletion is unnecessary itself, except at the compacted revision,
-/// from which one may still watch.
+/// version before it unnecessary; a deletion is unnecessary itself. What happened at the compacted
+/// revision stays, since one may still watch from there.
 pub(crate) fn reclaim(draft: &mut Draft<'_, impl View>) -> Outcome {
     let until = draft.globals.compacted;
     let after = draft.globals.reclaimed;
@@ -60,7 +60,9 @@ pub(crate) fn reclaim(draft: &mut Draft<'_, impl View>) -> Outcome {
     };
     let mut forgotten = BTreeSet::new();
     for KeyChanged { id, key, deleted } in changed {
-        if let Some(before) = draft.view.version_before(&key, id) {
+        if let Some(before) = draft.view.version_before(&key, id)
+            && before.revision < until
+        {
             forgotten.insert((before, key.clone()));
         }
         if deleted && id.revision < until {

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use tally_model::memory::MemoryState;
 use tally_model::{
-    Alarm, Answer, Change, Claim, Effect, Event, HistoryEntry, KeyAnswer, KeyEvent, KeyValue,
-    Marker, Node, Outcome, SessionId, SetBy, Tag, View,
+    Alarm, Answer, Change, Claim, Effect, Event, HistoryEntry, KeyAnswer, KeyEvent, KeyOp,
+    KeyValue, Marker, Node, Outcome, SessionId, SetBy, Tag, View,
 };
 
 /// Gives sessions their names back.
@@ -41,6 +41,18 @@ impl Names<'_> {
             }
         }
         text
+    }
+
+    /// What a read finds; it is no entry.
+    pub(crate) fn read(&self, state: &MemoryState, op: &KeyOp) -> String {
+        match tally_model::keys::read(state, op) {
+            Outcome::Applied {
+                effect: Effect::Keys(answer),
+                ..
+            } => key_answer(&answer),
+            Outcome::Refused(refusal) => format!("refused {}: {refusal}", refusal.code()),
+            other => format!("{other:?}"),
+        }
     }
 
     pub(crate) fn state(&self, state: &MemoryState) -> String {
@@ -274,7 +286,10 @@ fn key_answer(answer: &KeyAnswer) -> String {
     match answer {
         KeyAnswer::Range(answer) => {
             let found = answer.found.iter().map(key_value).collect::<Vec<_>>();
-            format!("{} found: {}", answer.count, found.join("; "))
+            match found.as_slice() {
+                [] => format!("{} found", answer.count),
+                found => format!("{} found: {}", answer.count, found.join("; ")),
+            }
         }
         KeyAnswer::Put { previous: was, .. } => format!("put{}", previous(was.as_slice())),
         KeyAnswer::Deleted {

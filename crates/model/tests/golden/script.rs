@@ -13,9 +13,10 @@ use tally_model::{
     Outcome, Request, Revision, SessionId, Settings, Stamp, Tag, Tagged, View, apply,
 };
 
+use crate::keys;
 use crate::render::Names;
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// One run of a script.
 #[derive(Default)]
@@ -40,6 +41,25 @@ impl Runner for Script {
             "register" => self.tagged(&mut args, register)?,
             "activate" => self.tagged(&mut args, activate)?,
             "set-state" => self.tagged(&mut args, set_state)?,
+            "put" => self.tagged(&mut args, keys::put)?,
+            "delete" => self.tagged(&mut args, keys::delete)?,
+            "swap" => self.tagged(&mut args, keys::swap)?,
+            "compact" => self.tagged(&mut args, keys::compact)?,
+            "grant" => self.tagged(&mut args, keys::grant)?,
+            "revoke" => self.tagged(&mut args, keys::revoke)?,
+            "renew" => {
+                let command = keys::renew(&mut args)?;
+                self.untagged(command)
+            }
+            "pass" => {
+                let command = keys::pass(&self.state, &mut args)?;
+                self.untagged(command)
+            }
+            "reclaim" => self.untagged(Command::ReclaimVersions),
+            "get" => {
+                let op = keys::get(&mut args)?;
+                self.names().read(&self.state, &op)
+            }
             "show" => self.names().state(&self.state),
             "history" => self.names().history(&self.state),
             "sessions" => self.names().sessions(&self.state),
@@ -149,6 +169,14 @@ impl Script {
                 command,
             })
             .1)
+    }
+
+    fn untagged(&mut self, command: Command) -> String {
+        let request = Request {
+            tagged: None,
+            command,
+        };
+        self.enter(&request).1
     }
 
     fn enter(&mut self, request: &Request) -> (Answer, String) {

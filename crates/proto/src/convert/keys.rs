@@ -16,6 +16,11 @@ use etcd::range_request::{SortOrder, SortTarget};
 use etcd::request_op::Request;
 use etcd::response_op::Response;
 
+/// Transactions within one another. Each is two messages within one another, and so is its answer, around
+/// which other messages are put on their way: all of them together must stay below the hundred that can
+/// be read.
+pub const TXN_DEPTH_MAX: usize = 32;
+
 /// Why a request about keys is none, whatever the store holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MalformedKeys {
@@ -29,6 +34,8 @@ pub enum MalformedKeys {
     LeaseGiven,
     #[error("more operations than the {0} that are allowed")]
     TooManyOps(usize),
+    #[error("more than {TXN_DEPTH_MAX} transactions within one another")]
+    TooDeep,
     #[error("an operation of the transaction says nothing")]
     EmptyOp,
     #[error("a comparison has a number that stands for none")]
@@ -48,13 +55,14 @@ impl From<MalformedKeys> for DecodeError {
 /// # Errors
 /// The first thing that etcd's `checkTxnRequest` and `checkIntervals` would find.
 pub fn txn(txn: etcd::TxnRequest, ops_max: usize) -> Result<Txn, MalformedKeys> {
-    let txn = branches(txn, ops_max)?;
+    let txn = branches(txn, ops_max, TXN_DEPTH_MAX)?;
     check_distinct(&txn.success)?;
     check_distinct(&txn.failure)?;
     Ok(txn)
 }
 
-fn branches(txn: etcd::TxnRequest, ops_max: usize) -> Result<Txn, MalformedKeys> {
+fn branches(txn: etcd::TxnRequest, ops_max: usize, depth: usize) -> Result<Txn, MalformedKeys> {
+    let depth = depth.checked_sub(1).ok_or(MalformedKeys::TooDeep)?;
     let ops = txn
         .compare
         .len()
@@ -63,7 +71,8 @@ fn branches(txn: etcd::TxnRequest, ops_max: usize) -> Result<Txn, MalformedKeys>
     let left = ops_max.checked_sub(ops);
     let left = left.ok_or(MalformedKeys::TooManyOps(ops_max))?;
     let compare: Result<_, _> = txn.compare.into_iter().map(compare).collect();
-    let each = |ops: Vec<etcd::RequestOp>| ops.into_iter().map(|one| op(one, left)).collect();
+    let each =
+        |ops: Vec<etcd::RequestOp>| ops.into_iter().map(|one| op(one, left, depth)).collect();
     let (success, failure): (Result<_, _>, Result<_, _>) = (each(txn.success), each(txn.failure));
     Ok(Txn {
         compare: compare?,
@@ -72,12 +81,12 @@ fn branches(txn: etcd::TxnRequest, ops_max: usize) -> Result<Txn, MalformedKeys>
     })
 }
 
-fn op(op: etcd::RequestOp, ops_max: usize) -> Result<KeyOp, MalformedKeys> {
+fn op(op: etcd::RequestOp, ops_max: usize, depth: usize) -> Result<KeyOp, MalformedKeys> {
     Ok(match op.request.ok_or(MalformedKeys::EmptyOp)? {
         Request::RequestRange(ask) => KeyOp::Range(ask.try_into()?),
         Request::RequestPut(ask) => KeyOp::Put(ask.try_into()?),
         Request::RequestDeleteRange(ask) => KeyOp::Delete(ask.try_into()?),
-        Request::RequestTxn(ask) => KeyOp::Txn(branches(ask, ops_max)?),
+        Request::RequestTxn(ask) => KeyOp::Txn(branches(ask, ops_max, depth)?),
     })
 }
 
@@ -86,7 +95,7 @@ impl TryFrom<etcd::RequestOp> for KeyOp {
     type Error = DecodeError;
 
     fn try_from(stored: etcd::RequestOp) -> Result<Self, DecodeError> {
-        Ok(op(stored, usize::MAX)?)
+        Ok(op(stored, usize::MAX, TXN_DEPTH_MAX)?)
     }
 }
 

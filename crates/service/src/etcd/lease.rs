@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use sha2::{Digest, Sha256};
 use tally_consensus::{Consistency, Replica};
 use tally_model::lease::{GrantLease, LEASE_TTL_S_MAX};
 use tally_model::{
-    Command, Effect, Lease as Held, LeaseId, Outcome, Refusal, Request as Proposal, View,
+    Command, Effect, Lease as Held, LeaseId, Outcome, Refusal, Request as Proposal, Tag, View,
 };
 use tally_proto::etcd::lease_server::Lease;
 use tally_proto::etcd::{
@@ -19,7 +20,7 @@ use tally_proto::etcd::{
 use tonic::{Request, Response, Status, Streaming};
 
 use super::writer::Writer;
-use super::{header, rpctypes};
+use super::{header, rpctypes, tag};
 use crate::deadline;
 use crate::member::Member;
 
@@ -92,9 +93,22 @@ async fn renew(
     answer
 }
 
-/// Whole seconds, as etcd tells them.
+/// Whole seconds, as etcd tells them: what is more is left out.
 fn seconds(ms: u64) -> i64 {
-    i64::try_from(ms.div_ceil(1_000)).unwrap_or(i64::MAX)
+    i64::try_from(ms / 1_000).unwrap_or(i64::MAX)
+}
+
+/// An id for a lease whose requester leaves it to the cluster: the same whenever the request is sent
+/// again, since it is a part of what is asked.
+fn drawn_from(tag: Tag) -> i64 {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&tag.session.0.to_be_bytes());
+    bytes[8..].copy_from_slice(&tag.sequence.to_be_bytes());
+    let [first, ..] = *Sha256::digest(bytes).as_chunks::<8>().0 else {
+        return 1;
+    };
+    // As etcd does, a positive number.
+    (i64::from_be_bytes(first) & i64::MAX).max(1)
 }
 
 #[tonic::async_trait]
@@ -105,11 +119,12 @@ impl Lease for LeaseAnswers {
     ) -> Result<Response<LeaseGrantResponse>, Status> {
         let (metadata, _, ask) = request.into_parts();
         let ttl_s = u64::try_from(ask.ttl).unwrap_or(0);
-        let lease = match ask.id {
-            // As etcd does, a positive number.
-            0 => LeaseId(rand::random_range(1..=i64::MAX)),
-            id => LeaseId(id),
-        };
+        let given = tag::given(&metadata)?;
+        let lease = LeaseId(match (ask.id, given) {
+            (0, None) => rand::random_range(1..=i64::MAX),
+            (0, Some(given)) => drawn_from(given.tag),
+            (id, _) => id,
+        });
         let command = match ttl_s > LEASE_TTL_S_MAX {
             true => Err(rpctypes::ttl_too_large()),
             false => Ok(Command::GrantLease(GrantLease { lease, ttl_s })),

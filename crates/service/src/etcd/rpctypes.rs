@@ -14,7 +14,9 @@ pub(super) fn malformed(error: &MalformedKeys) -> Status {
         MalformedKeys::UnknownOrder => "etcdserver: invalid sort option",
         MalformedKeys::ValueGiven => "etcdserver: value is provided",
         MalformedKeys::LeaseGiven => "etcdserver: lease is provided",
-        MalformedKeys::TooManyOps(_) => "etcdserver: too many operations in txn request",
+        MalformedKeys::TooManyOps(_) | MalformedKeys::TooDeep => {
+            "etcdserver: too many operations in txn request"
+        }
         // An operation that says nothing is taken by etcd for one about a key that is not there.
         MalformedKeys::EmptyOp => "etcdserver: key not found",
         MalformedKeys::DuplicateKey(_) => "etcdserver: duplicate key given in txn request",

@@ -43,6 +43,12 @@ pub(super) fn given(metadata: &MetadataMap) -> Result<Option<Given>, Status> {
     });
     let marker = marker.transpose()?;
     match (session, sequence) {
+        (Some(_), Some(sequence)) if acknowledged.is_some_and(|below| below > sequence) => {
+            Err(invalid(
+                ACKNOWLEDGED,
+                "found more than the sequence of the request itself",
+            ))
+        }
         (Some(session), Some(sequence)) => Ok(Some(Given {
             tag: Tag {
                 session: SessionId(session),

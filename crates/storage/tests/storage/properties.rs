@@ -7,16 +7,18 @@ use tally_model::command::Compact;
 use tally_model::keys::{
     Compare, Comparison, DeleteRange, Expected, LeaseOf, Put, Range, Txn, check_distinct,
 };
+use tally_model::lease::{GrantLease, PassLeaseTime};
 use tally_model::memory::MemoryState;
 use tally_model::{
-    Command, KeyOp, KeyRange, Marker, Request, Revision, Settings, Stamp, StorageState, View,
+    Command, KeyOp, KeyRange, LeaseId, Marker, Request, Revision, Settings, Stamp, StorageState,
+    View,
 };
 use tally_proto::convert::decode_request;
 use tally_proto::storage::LogEntry;
 use tally_storage::SnapshotPiece;
 
 use crate::member::Member;
-use crate::restart::{events, everything, keys};
+use crate::restart::{events, everything, keys, leases};
 use crate::script::{
     activate, blank, found, membership, open_session, proposal, register, set_state, tagged,
     untagged,
@@ -48,8 +50,27 @@ fn command() -> impl Strategy<Value = Command> {
         1 => Just(Command::CloseSession),
         1 => Just(Command::SettleRequest),
         12 => key_op().prop_map(Command::Keys),
+        3 => (lease(), 0..4_u64).prop_map(|(lease, ttl_s)| {
+            Command::GrantLease(GrantLease { lease, ttl_s })
+        }),
+        1 => lease().prop_map(Command::RevokeLease),
         1 => (0..20_u64).prop_map(|revision| Command::Compact(Compact { revision: Revision(revision) })),
     ]
+}
+
+fn lease() -> impl Strategy<Value = LeaseId> {
+    prop::sample::select(vec![-7, -1, 1, 7]).prop_map(LeaseId)
+}
+
+fn pass_time() -> impl Strategy<Value = Command> {
+    let from = prop::sample::select(vec![0, 1_000, 2_000, 3_000, 4_000]);
+    (1..3_u64, from).prop_map(|(term, from_ms)| {
+        Command::PassLeaseTime(PassLeaseTime {
+            term,
+            from_ms,
+            passed_ms: 1_000,
+        })
+    })
 }
 
 fn key() -> impl Strategy<Value = Bytes> {
@@ -60,11 +81,12 @@ fn key() -> impl Strategy<Value = Bytes> {
 fn key_op() -> impl Strategy<Value = KeyOp> {
     let range = || (key(), prop_oneof![key(), Just(Bytes::new())]);
     let range = || range().prop_map(|(key, end)| KeyRange::new(key, end));
-    let put = (key(), any::<u8>()).prop_map(|(key, byte)| {
+    let put = (key(), any::<u8>(), prop::option::of(lease()));
+    let put = put.prop_map(|(key, byte, lease)| {
         KeyOp::Put(Put {
             key,
             value: Some(Bytes::from(vec![byte])),
-            lease: LeaseOf::Given(None),
+            lease: LeaseOf::Given(lease),
             want_previous: true,
         })
     });
@@ -98,6 +120,8 @@ fn step() -> impl Strategy<Value = Step> {
     let request = prop_oneof![
         2 => marker().prop_map(|marker| untagged(open_session(marker))),
         1 => Just(untagged(Command::ReclaimVersions)),
+        1 => lease().prop_map(|lease| untagged(Command::RenewLease(lease))),
+        3 => pass_time().prop_map(untagged),
         8 => (2..8_u64, 1..8_u64, 1..4_u64, marker(), command()).prop_map(
             |(session, sequence, acknowledged, marker, command)| {
                 tagged(session, sequence, acknowledged, marker, command)
@@ -224,6 +248,9 @@ proptest! {
             assert_eq!(view.nodes(), memory.nodes());
             assert_eq!(keys(view), keys(&memory));
             assert_eq!(events(view), events(&memory));
+            assert_eq!(leases(view), leases(&memory));
+            let listed = view.leases_after(None, usize::MAX);
+            assert_eq!(listed.len() as u64, memory.globals().leases);
             for changed in events(view) {
                 let (key, at) = (&changed.key, changed.id);
                 assert_eq!(view.version_before(key, at), memory.version_before(key, at));

@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use tally_model::{
-    Claim, EventId, Globals, HistoryEntry, KeyChanged, KeyRange, KeyValue, Node, Revision, View,
+    Claim, EventId, Globals, HistoryEntry, KeyChanged, KeyRange, KeyValue, Lease, Node, Revision,
+    View,
 };
 use tally_proto::storage::AppliedState;
 use tally_storage::{LogBounds, StateStore};
@@ -24,6 +25,14 @@ pub(crate) struct Everything {
     /// Keys as of every revision that can be read.
     keys: Vec<Vec<KeyValue>>,
     events: Vec<KeyChanged>,
+    leases: Vec<(Lease, Vec<Bytes>)>,
+}
+
+/// Leases in the order in which they end, with their keys.
+pub(crate) fn leases(view: &impl View) -> Vec<(Lease, Vec<Bytes>)> {
+    let ids = view.leases_over(u64::MAX, usize::MAX).into_iter();
+    ids.map(|id| (view.lease(id).unwrap(), view.lease_keys(id)))
+        .collect()
 }
 
 /// Every key as of a revision, in order; counted as well.
@@ -76,6 +85,7 @@ pub(crate) fn everything(state: &StateStore) -> Everything {
             history: view.history_after(Revision(0), None, usize::MAX),
             keys: keys(view),
             events: events(view),
+            leases: leases(view),
         })
         .unwrap()
 }

@@ -41,17 +41,15 @@ impl Fault {
     }
 
     /// True when the member goes on as a part of the cluster.
-    pub(super) fn leaves_it_in(self) -> bool {
+    pub fn leaves_it_in(self) -> bool {
         self == Self::Transfer
     }
 
     /// Lets it happen to a member; `heir` takes over from one that leads.
-    pub(super) async fn strike(
-        self,
-        cluster: &mut Cluster,
-        struck: &str,
-        heir: &str,
-    ) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the system or the cluster refuses.
+    pub async fn strike(self, cluster: &mut Cluster, struck: &str, heir: &str) -> Result<()> {
         match self {
             Self::Kill => cluster.kill(struck),
             Self::Pause => cluster.pause(struck),
@@ -68,7 +66,10 @@ impl Fault {
     }
 
     /// Undoes it; does not wait for the member to come back.
-    pub(super) fn mend(self, cluster: &mut Cluster, struck: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn mend(self, cluster: &mut Cluster, struck: &str) -> Result<()> {
         match self {
             Self::Kill => cluster.launch(struck),
             Self::Pause => cluster.resume(struck),
@@ -80,21 +81,23 @@ impl Fault {
 
 /// Faults in an order that a seed gives: each comes once before one comes again, so that few rounds have
 /// all of them.
-pub(super) struct Deck {
+#[derive(Debug)]
+pub struct Deck {
     all: Vec<Fault>,
     left: Vec<Fault>,
 }
 
 impl Deck {
     /// Of at least one fault.
-    pub(super) fn of(faults: &[Fault]) -> Self {
+    pub fn of(faults: &[Fault]) -> Self {
         Self {
             all: faults.to_vec(),
             left: Vec::new(),
         }
     }
 
-    pub(super) fn draw(&mut self, random: &mut StdRng) -> Fault {
+    /// The next one.
+    pub fn draw(&mut self, random: &mut StdRng) -> Fault {
         if self.left.is_empty() {
             self.left.clone_from(&self.all);
             self.left.shuffle(random);

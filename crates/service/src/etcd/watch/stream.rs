@@ -102,6 +102,7 @@ impl Stream {
     pub(super) async fn run(mut self, mut requests: Streaming<WatchRequest>) {
         let mut look = tokio::time::interval(PROGRESS_EVERY / 20);
         loop {
+            let waited_for = !self.behind.is_empty();
             let step = tokio::select! {
                 request = requests.next() => match request {
                     Some(Ok(request)) => self.take(request).await,
@@ -116,6 +117,9 @@ impl Stream {
             };
             if step.is_err() {
                 return;
+            }
+            if waited_for && self.behind.is_empty() && self.progress_asked {
+                self.hub.ask_progress(&self.way);
             }
         }
     }
@@ -297,9 +301,6 @@ impl Stream {
         let (wanted, through) = (watcher.wanted.clone(), watcher.through);
         if let Some(place) = hub.enter(watch, &wanted, through, &way) {
             watcher.place = Some(place);
-            if self.behind.is_empty() && self.progress_asked {
-                hub.ask_progress(&way);
-            }
             return Ok(());
         }
         let state = self.replica.stores().state.reader();

@@ -20,7 +20,7 @@ fn fault(found: &Status) -> Option<(Code, Fault)> {
         Code::OutOfRange if said.contains("message length too large") => {
             let said = said.trim_start_matches("Error, ");
             let fault = Fault::new(codes::TOO_LARGE, said).with_next(
-                "send less in one message; a member takes from clients what message-bytes-max says",
+                "send less in one message; a member takes from clients what message-bytes-max says, and of the etcd API request-bytes-max",
             );
             Some((Code::ResourceExhausted, fault))
         }

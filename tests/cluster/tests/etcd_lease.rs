@@ -73,9 +73,11 @@ async fn a_leader_that_was_paused_ends_no_lease_that_was_renewed() -> Result<()>
     let to = channel(&cluster.address(&follower)?).await?;
     let lease = granted(&to, 2).await?;
     cluster.pause(&leader)?;
-    until("a renewal without the paused leader", ANSWERED_WITHIN, async || {
-        renewed(&to, lease).await
-    })
+    until(
+        "a renewal without the paused leader",
+        ANSWERED_WITHIN,
+        async || renewed(&to, lease).await,
+    )
     .await?;
     let lives = || async {
         renewed(&to, lease).await?;
@@ -108,14 +110,20 @@ async fn the_time_left_survives_leaders_and_a_full_restart() -> Result<()> {
         let heir = cluster.followers().await?.remove(round % 2);
         cluster.transfer_leader(&heir).await?;
         let now = left(&to, lease).await?;
-        ensure!(0 <= now && now <= least, "{now} s after {least} s, led by {heir}");
+        ensure!(
+            0 <= now && now <= least,
+            "{now} s after {least} s, led by {heir}"
+        );
         least = now;
     }
     cluster.kill_all()?;
     cluster.restart_all().await?;
     let to = channel(&cluster.address(&names[0])?).await?;
     let now = left(&to, lease).await?;
-    ensure!(0 <= now && now <= least, "{now} s after {least} s, and a restart");
+    ensure!(
+        0 <= now && now <= least,
+        "{now} s after {least} s, and a restart"
+    );
     ensure!(there(&to).await?, "the key is gone before its time");
     gone(&to).await?;
     let lived = begun.elapsed();

@@ -3,9 +3,10 @@
 //! again as the same, and its entries follow one another.
 
 use prost::Message;
-use tally_proto::convert::{decode_request, encode_request};
+use tally_proto::convert::{bytes_16, decode_request, encode_request};
 use tally_proto::{peer, storage};
 
+use crate::hashes::first_difference;
 use crate::membership::{Member, Membership};
 use crate::raft;
 
@@ -14,7 +15,7 @@ pub fn peer(data: &[u8]) {
     let Some((which, bytes)) = data.split_first() else {
         return;
     };
-    match which % 8 {
+    match which % 12 {
         0 => append(bytes),
         1 => append_response(bytes),
         2 => vote_request(bytes),
@@ -26,7 +27,40 @@ pub fn peer(data: &[u8]) {
                 let _ = raft::transfer_request(&ask);
             }
         }
-        _ => snapshot_meta(bytes),
+        7 => snapshot_meta(bytes),
+        8 => {
+            if let Ok(answer) = peer::ReadIndexResponse::decode(bytes) {
+                let _ = raft::sent_log_ids(&answer.read);
+            }
+        }
+        9 => state_hashes(bytes),
+        10 => identify(bytes),
+        _ => {
+            if let Ok(ask) = peer::JoinRequest::decode(bytes) {
+                let _ = bytes_16("cluster_id", &ask.cluster_id);
+            }
+        }
+    }
+}
+
+fn state_hashes(bytes: &[u8]) {
+    let Ok(theirs) = peer::StateHashesResponse::decode(bytes) else {
+        return;
+    };
+    let ours = [(41, 7), (42, 8)];
+    if let Some(index) = first_difference(&ours, &theirs) {
+        assert!(ours.iter().any(|(our, _)| *our == index), "no such index");
+    }
+}
+
+fn identify(bytes: &[u8]) {
+    let Ok(answer) = peer::IdentifyResponse::decode(bytes) else {
+        return;
+    };
+    let _ = bytes_16("cluster_id", &answer.cluster_id);
+    let membership = Membership::from(answer.membership.unwrap_or_default());
+    if let Some(found) = membership.by_name(&answer.name) {
+        assert_eq!(found.name, answer.name);
     }
 }
 
@@ -191,6 +225,14 @@ pub fn peer_seeds() -> Vec<Vec<u8>> {
             .collect(),
         committed: Some(id(40)),
     };
+    let identified = peer::IdentifyResponse {
+        member: 1,
+        name: "n1".to_owned(),
+        formation: vec![3; 32],
+        cluster_id: vec![9; 16],
+        membership: Some(membership.clone()),
+        client_address: "n1:7411".to_owned(),
+    };
     let applied = storage::AppliedState {
         last_applied: Some(id(42)),
         membership_at: Some(id(1)),
@@ -204,6 +246,7 @@ pub fn peer_seeds() -> Vec<Vec<u8>> {
     let mut seeds = vec![
         [&[0], append.encode_to_vec().as_slice()].concat(),
         [&[7], meta.encode_to_vec().as_slice()].concat(),
+        [&[10], identified.encode_to_vec().as_slice()].concat(),
     ];
     seeds.extend(small_seeds(vote, id(41), request));
     seeds
@@ -260,6 +303,19 @@ fn small_seeds(vote: storage::Vote, id: storage::LogId, request: storage::Reques
     };
     let success = Kind::Success(peer::AppendSuccess { matching: Some(id) });
     let conflict = Kind::Conflict(peer::AppendConflict { expected: Some(id) });
+    let read_index = peer::ReadIndexResponse { read: Some(id) };
+    let hashes = peer::StateHashesResponse {
+        hashes: vec![peer::IndexedHash {
+            index: 42,
+            hash: vec![1; 16],
+        }],
+    };
+    let join = peer::JoinRequest {
+        cluster_id: vec![9; 16],
+        formation: vec![3; 32],
+        to: 2,
+        from: 1,
+    };
     let messages = [
         (1, response(success)),
         (1, response(conflict)),
@@ -269,6 +325,9 @@ fn small_seeds(vote: storage::Vote, id: storage::LogId, request: storage::Reques
         (4, forward.encode_to_vec()),
         (5, forwarded.encode_to_vec()),
         (6, transfer.encode_to_vec()),
+        (8, read_index.encode_to_vec()),
+        (9, hashes.encode_to_vec()),
+        (11, join.encode_to_vec()),
     ];
     let messages = messages.into_iter();
     messages

@@ -83,7 +83,10 @@ fn message(hashes: &[(u64, u128)]) -> peer::StateHashesResponse {
 }
 
 /// The first index that both have and at which they differ.
-fn first_difference(ours: &[(u64, u128)], theirs: &peer::StateHashesResponse) -> Option<u64> {
+pub(crate) fn first_difference(
+    ours: &[(u64, u128)],
+    theirs: &peer::StateHashesResponse,
+) -> Option<u64> {
     let ours: BTreeMap<u64, u128> = ours.iter().copied().collect();
     let differs = |hash: &&peer::IndexedHash| {
         ours.get(&hash.index)

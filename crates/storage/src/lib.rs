@@ -13,6 +13,7 @@
 mod directory;
 mod durable;
 mod failure;
+mod filters;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

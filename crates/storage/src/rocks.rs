@@ -7,6 +7,8 @@ use rocksdb::{
     ErrorKind, LogLevel, Options, ReadOptions, WriteOptions,
 };
 
+use crate::filters;
+
 /// Memory for blocks of the raft log, whose latest entries are kept in memory anyway.
 const LOG_CACHE_BYTES: usize = 1 << 20;
 /// Memory for blocks of one generation of the state, whose busy rows are kept beside it.
@@ -126,6 +128,7 @@ pub(crate) fn once() -> ReadOptions {
 /// Reads every block: one that nobody asks for any more would be found when files are merged, long after
 /// the member has begun to vote. The error names the file.
 pub(crate) fn read_all(db: &DB) -> Result<(), String> {
+    filters::check(db)?;
     let mut rows = db.raw_iterator_opt(once());
     rows.seek_to_first();
     while rows.valid() {

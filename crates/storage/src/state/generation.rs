@@ -16,7 +16,7 @@ use super::view::StateView;
 use crate::directory::OpenError;
 use crate::record_file::{self, ReadError};
 use crate::snapshot::Snapshot;
-use crate::{durable, rocks};
+use crate::{durable, filters, rocks};
 
 const POINTER: &str = "CURRENT_GENERATION";
 const MAGIC: [u8; 8] = *b"TALLYGEN";
@@ -84,6 +84,7 @@ pub(crate) fn position(db: &DB) -> Result<(AppliedState, u128), String> {
 
 /// The same, after reading every row: an error says what is not as it was written.
 pub(crate) fn check(db: &DB) -> Result<(AppliedState, u128), String> {
+    filters::check(db)?;
     let view = StateView::new(db.snapshot());
     let (applied, kept) = (view.applied(), view.stored_hash());
     let found = view.computed_hash();

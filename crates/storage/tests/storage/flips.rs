@@ -220,6 +220,7 @@ fn one_flipped_bit_anywhere_is_noticed_or_changes_nothing() {
         let strict = |kind: &str| {
             ["IDENTITY", "META", "CURRENT_GENERATION", "log/.log"].contains(&kind)
                 || kind.starts_with("snapshots/")
+                || kind.ends_with(".sst")
         };
         for (kind, (count, of)) in noticed.iter().filter(|(kind, _)| strict(kind)) {
             assert_eq!(count, of, "{kind}");
@@ -307,6 +308,25 @@ fn a_damaged_table_is_found_although_all_that_is_in_it_was_purged() {
     flip(&table, 8 * 100);
     let refused = content(scratch.path()).expect_err("the table is damaged");
     assert!(refused.contains(".sst"), "{refused}");
+}
+
+/// There are the filters, the lists of what is where, and the footer: nobody reads them for a row.
+#[test]
+fn the_end_of_a_table_is_found_damaged_as_its_rows_are() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (_, closed) = directories(scratch.path());
+    let mut flips = Vec::new();
+    for file in files_below(&closed) {
+        let within = file.strip_prefix(&closed).unwrap().to_path_buf();
+        if kind(&within).ends_with(".sst") && !within.starts_with("snapshots") {
+            let bytes = fs::metadata(&file).unwrap().len() as usize;
+            let places = (bytes.saturating_sub(2_000)..bytes).step_by(29);
+            flips.extend(places.map(|byte| (within.clone(), byte * 8 + byte % 8)));
+        }
+    }
+    for (kind, (count, of)) in flip_each(&closed, &flips) {
+        assert!(count == of && of > 0, "{kind}: {count} of {of} noticed");
+    }
 }
 
 #[test]

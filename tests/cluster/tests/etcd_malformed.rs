@@ -254,7 +254,7 @@ async fn what_is_malformed_is_refused_as_etcd_does_and_changes_nothing() -> Resu
         revision,
         physical: true,
     };
-    kv.compact(compact.clone()).await?;
+    kv.compact(compact).await?;
     is(kv.compact(compact).await, Code::OutOfRange, COMPACTED)?;
     let old = RangeRequest {
         revision: revision - 1,

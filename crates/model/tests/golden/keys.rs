@@ -18,7 +18,7 @@ fn bytes(text: &str) -> Bytes {
 pub(crate) fn put(_: &MemoryState, args: &mut ArgumentConsumer<'_>) -> Result<Command> {
     let lease = args.take_key("lease").map(str::parse).transpose()?;
     let text = args.next_pos().ok_or("put needs KEY VALUE")?;
-    let (key, value) = (bytes(text), args.next_pos().map(|text| bytes(text)));
+    let (key, value) = (bytes(text), args.next_pos().map(bytes));
     Ok(Command::Keys(KeyOp::Put(Put {
         key,
         value,
@@ -29,7 +29,7 @@ pub(crate) fn put(_: &MemoryState, args: &mut ArgumentConsumer<'_>) -> Result<Co
 
 fn range(args: &mut ArgumentConsumer<'_>) -> Result<KeyRange> {
     let key = bytes(args.next_pos().ok_or("a key is needed")?);
-    let end = args.next_pos().map(|text| bytes(text)).unwrap_or_default();
+    let end = args.next_pos().map(bytes).unwrap_or_default();
     Ok(KeyRange::new(key, end))
 }
 

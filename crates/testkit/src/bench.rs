@@ -4,6 +4,7 @@
 //! members' CPU and memory as the system counts them. What the load itself costs is not counted,
 //! though it shares the machine.
 
+mod again;
 pub mod failover;
 mod load;
 mod machine;

@@ -6,13 +6,17 @@
 
 mod again;
 pub mod failover;
+mod key_caller;
 mod load;
 mod machine;
+mod operation;
 mod row;
 mod usage;
+mod watching;
 mod writer;
 
 pub use load::{Load, Span, To};
 pub use machine::Machine;
+pub use operation::Operation;
 pub use row::Row;
 pub use writer::Writer;

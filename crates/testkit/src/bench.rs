@@ -4,14 +4,19 @@
 //! members' CPU and memory as the system counts them. What the load itself costs is not counted,
 //! though it shares the machine.
 
+mod again;
 pub mod failover;
+mod key_caller;
 mod load;
 mod machine;
+mod operation;
 mod row;
 mod usage;
+mod watching;
 mod writer;
 
 pub use load::{Load, Span, To};
 pub use machine::Machine;
+pub use operation::Operation;
 pub use row::Row;
 pub use writer::Writer;

@@ -1,4 +1,4 @@
-//! Many writers at a time, and what they see and cost between two looks.
+//! Many clients at a time, and what they see and cost between two looks.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,12 +12,15 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tonic::transport::Channel;
 
+use super::key_caller::fill;
+use super::operation::Client;
 use super::usage::Usage;
-use super::{Row, Writer};
+use super::watching::Watching;
+use super::{Operation, Row};
 use crate::cluster::Cluster;
 use crate::requester::channel;
 
-/// Writers that are provisioned at a time.
+/// Clients that are provisioned at a time.
 const PROVISIONED_AT_A_TIME: usize = 16;
 /// Time for queues to fill and for caches to warm before anything counts.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -30,9 +33,9 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 pub enum To {
     /// The leader, as of the start.
     Leader,
-    /// The others, in turn: every command is passed on.
+    /// The others, in turn: every write is passed on.
     Followers,
-    /// Every member in turn, the leader first: of three clients, two have their commands passed on.
+    /// Every member in turn, the leader first: of three clients, two have their writes passed on.
     All,
 }
 
@@ -54,23 +57,30 @@ pub struct Span {
     pub told_every: Duration,
 }
 
-/// The writers of a cluster.
+/// The clients of a cluster.
 #[derive(Debug)]
 pub struct Load {
+    operation: Operation,
     /// Addresses in the order in which clients are given to them.
     addresses: Vec<String>,
     clients_per_connection: usize,
     /// By member and number of the connection.
     channels: Vec<Vec<Channel>>,
-    writers: Vec<Writer>,
+    clients: Vec<Client>,
+    watching: Option<Watching>,
 }
 
 impl Load {
-    /// For a cluster that has a leader.
+    /// For a cluster that has a leader. Makes the keys and watchers that the operation needs.
     ///
     /// # Errors
-    /// When it has none.
-    pub async fn new(cluster: &Cluster, to: To, clients_per_connection: usize) -> Result<Self> {
+    /// When it has none, or a member does not answer.
+    pub async fn new(
+        cluster: &Cluster,
+        operation: Operation,
+        to: To,
+        clients_per_connection: usize,
+    ) -> Result<Self> {
         let leader = cluster.leader().await?;
         let mut names = cluster.started();
         names.sort_by_key(|name| *name != leader);
@@ -81,18 +91,30 @@ impl Load {
         }
         let addresses = names.iter().map(|name| cluster.address(name));
         let addresses: Vec<String> = addresses.collect::<Result<_>>()?;
+        let first = addresses.first().context("no member to connect to")?;
+        if operation != Operation::Command {
+            fill(&channel(first).await?).await?;
+            // Every member has the keys, for reads of what it has applied.
+            cluster.state_hashes_agree().await?;
+        }
+        let watching = match operation {
+            Operation::Watch => Some(Watching::start(first).await?),
+            _ => None,
+        };
         Ok(Self {
+            operation,
             channels: vec![Vec::new(); addresses.len()],
             addresses,
             clients_per_connection,
-            writers: Vec::new(),
+            clients: Vec::new(),
+            watching,
         })
     }
 
-    /// Makes sure that there are so many writers.
+    /// Makes sure that there are so many clients.
     async fn provision(&mut self, clients: usize) -> Result<()> {
         let mut missing = Vec::new();
-        for number in self.writers.len()..clients {
+        for number in self.clients.len()..clients {
             let member = number % self.addresses.len();
             let connection = number / self.addresses.len() / self.clients_per_connection;
             let address = self.addresses[member].clone();
@@ -104,18 +126,18 @@ impl Load {
         }
         let provisioned = stream::iter(missing)
             .map(async |(number, address, channel)| {
-                Writer::provision(&address, channel, &format!("bench-{number}")).await
+                Client::provision(self.operation, number, &address, channel).await
             })
             .buffered(PROVISIONED_AT_A_TIME);
-        let provisioned: Vec<Writer> = provisioned.try_collect().await?;
-        self.writers.extend(provisioned);
+        let provisioned: Vec<Client> = provisioned.try_collect().await?;
+        self.clients.extend(provisioned);
         Ok(())
     }
 
-    /// Lets so many clients write for a while, each one command after another.
+    /// Lets so many clients work for a while, each at one call after another.
     ///
     /// # Errors
-    /// When a command is refused or a member does not tell what it used.
+    /// When a call is refused or a member does not tell what it used.
     pub async fn run(
         &mut self,
         cluster: &Cluster,
@@ -126,67 +148,79 @@ impl Load {
         self.provision(clients).await?;
         let seen = Arc::new(Seen::new()?);
         let mut running = JoinSet::new();
-        for writer in self.writers.drain(..clients) {
-            running.spawn(write_on(writer, seen.clone()));
+        for client in self.clients.drain(..clients) {
+            running.spawn(go_on(client, seen.clone()));
         }
-        let measured = measure(cluster, clients, span, &seen, &mut running, &mut tell).await;
+        let measured = self.measure(cluster, clients, span, &seen, &mut running, &mut tell);
+        let measured = measured.await;
         seen.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = running.join_next().await {
-            self.writers.push(ended??);
+            self.clients.push(ended??);
         }
         measured
     }
-}
 
-async fn measure(
-    cluster: &Cluster,
-    clients: usize,
-    span: Span,
-    seen: &Seen,
-    running: &mut JoinSet<Result<Writer>>,
-    tell: &mut impl FnMut(&Row),
-) -> Result<Row> {
-    pass(WARM_UP, running).await?;
-    seen.take()?;
-    let first = Usage::of_all(cluster).await?;
-    let begun = Instant::now();
-    let mut all = histogram()?;
-    let (mut before, mut since, mut repeats) = (first.clone(), begun, 0);
-    loop {
-        let left = span.measured.saturating_sub(begun.elapsed());
-        if left.is_zero() {
-            break;
+    async fn measure(
+        &mut self,
+        cluster: &Cluster,
+        clients: usize,
+        span: Span,
+        seen: &Seen,
+        running: &mut JoinSet<Result<Client>>,
+        tell: &mut impl FnMut(&Row),
+    ) -> Result<Row> {
+        let operation = self.operation;
+        pass(WARM_UP, running).await?;
+        self.take(seen)?;
+        let first = Usage::of_all(cluster).await?;
+        let begun = Instant::now();
+        let mut all = Taken::new()?;
+        let (mut before, mut since) = (first.clone(), begun);
+        loop {
+            let left = span.measured.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            pass(left.min(span.told_every), running).await?;
+            let taken = self.take(seen)?;
+            let now = Instant::now();
+            let after = Usage::of_all(cluster).await?;
+            if span.told_every < span.measured {
+                tell(&Row::new(
+                    operation,
+                    clients,
+                    now - since,
+                    &taken,
+                    &before,
+                    &after,
+                ));
+            }
+            all.add(&taken)?;
+            (before, since) = (after, now);
         }
-        pass(left.min(span.told_every), running).await?;
-        let (latencies, again) = seen.take()?;
-        let now = Instant::now();
-        let after = Usage::of_all(cluster).await?;
-        if span.told_every < span.measured {
-            tell(&Row::new(
-                clients,
-                now - since,
-                &latencies,
-                &before,
-                &after,
-                again,
-            ));
-        }
-        all.add(&latencies)?;
-        repeats += again;
-        (before, since) = (after, now);
+        Ok(Row::new(
+            operation,
+            clients,
+            since - begun,
+            &all,
+            &first,
+            &before,
+        ))
     }
-    Ok(Row::new(
-        clients,
-        since - begun,
-        &all,
-        &first,
-        &before,
-        repeats,
-    ))
+
+    /// What clients and watchers saw since the last time.
+    fn take(&mut self, seen: &Seen) -> Result<Taken> {
+        let fresh = histogram()?;
+        Ok(Taken {
+            latencies: seen.with_latencies(|latencies| std::mem::replace(latencies, fresh)),
+            repeats: seen.repeats.swap(0, Ordering::Relaxed),
+            events: self.watching.as_mut().map_or(Ok(0), Watching::take)?,
+        })
+    }
 }
 
-/// Waits, unless a writer ends: none does before it is told to.
-async fn pass(time: Duration, running: &mut JoinSet<Result<Writer>>) -> Result<()> {
+/// Waits, unless a client ends: none does before it is told to.
+async fn pass(time: Duration, running: &mut JoinSet<Result<Client>>) -> Result<()> {
     tokio::select! {
         () = sleep(time) => Ok(()),
         Some(ended) = running.join_next() => match ended? {
@@ -196,16 +230,15 @@ async fn pass(time: Duration, running: &mut JoinSet<Result<Writer>>) -> Result<(
     }
 }
 
-async fn write_on(mut writer: Writer, seen: Arc<Seen>) -> Result<Writer> {
+async fn go_on(mut client: Client, seen: Arc<Seen>) -> Result<Client> {
     while !seen.stop.load(Ordering::Relaxed) {
         let begun = Instant::now();
-        writer.write().await?;
+        let repeats = client.once().await?;
         let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(LATENCY_US_MAX);
         seen.with_latencies(|latencies| latencies.saturating_record(took));
-        seen.repeats
-            .fetch_add(std::mem::take(&mut writer.repeats), Ordering::Relaxed);
+        seen.repeats.fetch_add(repeats, Ordering::Relaxed);
     }
-    Ok(writer)
+    Ok(client)
 }
 
 /// What all clients of a run see.
@@ -233,12 +266,31 @@ impl Seen {
                 .unwrap_or_else(PoisonError::into_inner),
         )
     }
+}
 
-    /// Latencies and repeats since the last time.
-    fn take(&self) -> Result<(Histogram<u64>, u64)> {
-        let fresh = histogram()?;
-        let latencies = self.with_latencies(|latencies| std::mem::replace(latencies, fresh));
-        Ok((latencies, self.repeats.swap(0, Ordering::Relaxed)))
+/// What was seen between two looks.
+pub(super) struct Taken {
+    /// Microseconds, one for each call.
+    pub(super) latencies: Histogram<u64>,
+    pub(super) repeats: u64,
+    /// Told to watchers.
+    pub(super) events: u64,
+}
+
+impl Taken {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            latencies: histogram()?,
+            repeats: 0,
+            events: 0,
+        })
+    }
+
+    fn add(&mut self, other: &Self) -> Result<()> {
+        self.latencies.add(&other.latencies)?;
+        self.repeats += other.repeats;
+        self.events += other.events;
+        Ok(())
     }
 }
 

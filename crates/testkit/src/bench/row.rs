@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
+use super::Operation;
+use super::load::Taken;
 use super::usage::Usage;
 
 /// One row of the table.
 #[derive(Clone, Debug)]
 pub struct Row {
+    pub operation: Operation,
     pub clients: usize,
+    /// Calls, whatever the operation; so in what follows.
     pub commands_per_s: f64,
     pub p50: Duration,
     pub p99: Duration,
@@ -26,17 +29,20 @@ pub struct Row {
     pub elections: u64,
     /// Requests that had to be sent again.
     pub repeats: u64,
+    /// Told to watchers; `None` where there are none.
+    pub events_per_s: Option<f64>,
 }
 
 impl Row {
     pub(super) fn new(
+        operation: Operation,
         clients: usize,
         took: Duration,
-        latencies: &Histogram<u64>,
+        taken: &Taken,
         before: &[Usage],
         after: &[Usage],
-        repeats: u64,
     ) -> Self {
+        let latencies = &taken.latencies;
         let commands = latencies.len().max(1) as f64;
         let sum = |of: fn(&Usage) -> f64| {
             let total = |usages: &[Usage]| usages.iter().map(of).sum::<f64>();
@@ -48,7 +54,9 @@ impl Row {
             .next()
             .map_or(0, |(before, after)| after.fsyncs - before.fsyncs);
         let resident = after.iter().map(|usage| usage.resident_bytes).max();
+        let events_per_s = taken.events as f64 / took.as_secs_f64();
         Self {
+            operation,
             clients,
             commands_per_s: latencies.len() as f64 / took.as_secs_f64(),
             p50: Duration::from_micros(latencies.value_at_quantile(0.50)),
@@ -58,13 +66,15 @@ impl Row {
             cpu_per_command: Duration::from_secs_f64(sum(|usage| usage.cpu.as_secs_f64()).max(0.0)),
             resident_bytes: resident.unwrap_or(0),
             elections: terms(after).unwrap_or(0) - terms(before).unwrap_or(0),
-            repeats,
+            repeats: taken.repeats,
+            events_per_s: (operation == Operation::Watch).then_some(events_per_s),
         }
     }
 
     /// As `--json` prints it.
     pub fn to_json(&self) -> Value {
-        json!({
+        let mut row = json!({
+            "operation": self.operation.to_string(),
             "clients": self.clients,
             "commands_per_s": round(self.commands_per_s, 1.0),
             "p50_us": self.p50.as_micros() as u64,
@@ -73,17 +83,26 @@ impl Row {
             "cpu_us_per_command": round(micros(self.cpu_per_command), 10.0),
             "rss_mb": round(megabytes(self.resident_bytes), 10.0),
             "elections": self.elections,
-        })
+        });
+        if let Some(events) = self.events_per_s {
+            row["events_per_s"] = round(events, 1.0).into();
+        }
+        row
     }
 
     /// Above the rows of a table.
-    pub const HEADER: &str = "clients  commands/s    p50 ms    p99 ms  fsyncs/command  (leader's)  \
-                              CPU us/command  RSS MB  elections  repeats";
+    pub const HEADER: &str = "operation         clients  commands/s    p50 ms    p99 ms  \
+                              fsyncs/command  (leader's)  CPU us/command  RSS MB  elections  repeats  events/s";
 
     /// As a line of a table.
     pub fn to_line(&self) -> String {
+        let events = self
+            .events_per_s
+            .map_or("-".to_owned(), |events| format!("{events:.0}"));
         format!(
-            "{:>7}  {:>10.0}  {:>8.3}  {:>8.3}  {:>14.3}  {:>10.3}  {:>14.1}  {:>6.1}  {:>9}  {:>7}",
+            "{:<16}  {:>7}  {:>10.0}  {:>8.3}  {:>8.3}  {:>14.3}  {:>10.3}  {:>14.1}  {:>6.1}  {:>9}  \
+             {:>7}  {events:>8}",
+            self.operation,
             self.clients,
             self.commands_per_s,
             self.p50.as_secs_f64() * 1e3,

@@ -1,23 +1,13 @@
 //! A log server that changes its own storage state for ever: one session, one command at a time.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use tally_proto::v1;
-use tokio::time::sleep;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
 use v1::nodes_client::NodesClient;
 
+use super::again::until_answered;
 use crate::answer::AnswerExt;
 use crate::requester::Requester;
-
-/// As a client sets it: long enough for an election on a busy machine.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Pause before the same request is sent again. Short: a gap must be the cluster's, not the writer's.
-const AGAIN_AFTER: Duration = Duration::from_millis(1);
-/// Requests sent again before the writer gives up.
-const ATTEMPTS_MAX: usize = 60_000;
 
 /// A registered and activated node with its session.
 #[derive(Debug)]
@@ -64,7 +54,14 @@ impl Writer {
         let marker = self.requester.marker();
         let owner = (self.node, self.incarnation);
         let ask = self.requester.set_own_state(owner, marker, self.next);
-        let answer = self.until_answered(&ask).await?;
+        let response = until_answered(
+            &self.client,
+            ask,
+            &mut self.repeats,
+            |mut client, ask| async move { client.set_state(ask).await },
+        );
+        let answer = response.await?.answer;
+        let answer = answer.context("the response carries no answer")?;
         ensure!(
             answer.took_effect().is_some(),
             "a command of node {} was refused: {answer:?}",
@@ -77,37 +74,4 @@ impl Writer {
         };
         Ok(())
     }
-
-    async fn until_answered(&mut self, ask: &v1::SetStateRequest) -> Result<v1::Answer> {
-        for _ in 0..ATTEMPTS_MAX {
-            let mut request = Request::new(ask.clone());
-            request.set_timeout(ANSWER_WITHIN);
-            match self.client.set_state(request).await {
-                Ok(response) => {
-                    let answer = response.into_inner().answer;
-                    return answer.context("the response carries no answer");
-                }
-                Err(status) if may_pass(&status) => {
-                    self.repeats += 1;
-                    sleep(AGAIN_AFTER).await;
-                }
-                Err(status) => return Err(status).context("turned down for good"),
-            }
-        }
-        anyhow::bail!("no answer after {ATTEMPTS_MAX} attempts")
-    }
-}
-
-/// Sending the same again may bring an answer.
-fn may_pass(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable
-            | Code::DeadlineExceeded
-            | Code::Cancelled
-            | Code::Unknown
-            | Code::Aborted
-            | Code::ResourceExhausted
-            | Code::Internal
-    )
 }

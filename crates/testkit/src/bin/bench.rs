@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tally_testkit::Cluster;
 use tally_testkit::bench::failover::{self, Fall, Summary};
-use tally_testkit::bench::{Load, Machine, Row, Span, To};
+use tally_testkit::bench::{Load, Machine, Operation, Row, Span, To};
 use tokio::runtime::Builder;
 
 const MEMBERS: usize = 3;
@@ -81,8 +81,8 @@ impl Clients {
         }
     }
 
-    async fn load(&self, cluster: &Cluster) -> Result<Load> {
-        Load::new(cluster, self.to(), self.per_connection.into()).await
+    async fn load(&self, cluster: &Cluster, operation: Operation) -> Result<Load> {
+        Load::new(cluster, operation, self.to(), self.per_connection.into()).await
     }
 
     fn describe(&self) -> String {
@@ -93,6 +93,9 @@ impl Clients {
 
 #[derive(Debug, Args)]
 struct Throughput {
+    /// What the clients do, each on a cluster of its own.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Operation::Command])]
+    operation: Vec<Operation>,
     /// How long each number of clients is measured, seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
@@ -108,40 +111,56 @@ struct Throughput {
 impl Throughput {
     async fn run(self) -> Result<()> {
         let machine = self.place.machine()?;
+        let json = self.place.json;
+        if !json {
+            println!("{machine}");
+            println!(
+                "{MEMBERS} members, {}, {} s each",
+                self.how.describe(),
+                self.seconds
+            );
+            println!("{}", Row::HEADER);
+        }
+        let mut rows = Vec::new();
+        for &operation in &self.operation {
+            rows.extend(self.measure(operation).await?);
+        }
+        if json {
+            let rows: Vec<_> = rows.iter().map(Row::to_json).collect();
+            println!("{}", serde_json::to_string_pretty(&rows)?);
+            return Ok(());
+        }
+        let of_one = |row: &&Row| row.clients == 1 && row.operation.writes();
+        for row in rows.iter().filter(of_one) {
+            let ratio = row.p50.as_secs_f64() / machine.fdatasync.as_secs_f64();
+            let operation = row.operation;
+            println!("{operation}, median of one client: {ratio:.2} times an fdatasync");
+        }
+        Ok(())
+    }
+
+    /// A row for each number of clients.
+    async fn measure(&self, operation: Operation) -> Result<Vec<Row>> {
         let cluster = self.place.start().await?;
-        let mut load = self.how.load(&cluster).await?;
+        let mut load = self.how.load(&cluster, operation).await?;
         let measured = Duration::from_secs(self.seconds);
         let span = Span {
             measured,
             told_every: measured,
         };
-        let json = self.place.json;
-        if !json {
-            println!("{machine}");
-            println!(
-                "{MEMBERS} members, {}, {measured:?} each",
-                self.how.describe()
-            );
-            println!("{}", Row::HEADER);
-        }
         let mut rows = Vec::new();
         for &clients in &self.clients {
             let row = load.run(&cluster, clients, span, |_| {}).await?;
-            if !json {
+            if !self.place.json {
                 println!("{}", row.to_line());
             }
             rows.push(row);
         }
+        // Its connections end before the members do.
+        drop(load);
         cluster.state_hashes_agree().await?;
         cluster.stop().await?;
-        if json {
-            let rows: Vec<_> = rows.iter().map(Row::to_json).collect();
-            println!("{}", serde_json::to_string_pretty(&rows)?);
-        } else if let Some(one) = rows.iter().find(|row| row.clients == 1) {
-            let ratio = one.p50.as_secs_f64() / machine.fdatasync.as_secs_f64();
-            println!("median of one client: {ratio:.2} times an fdatasync");
-        }
-        Ok(())
+        Ok(rows)
     }
 }
 
@@ -163,7 +182,7 @@ impl Soak {
     async fn run(self) -> Result<()> {
         let machine = self.place.machine()?;
         let cluster = self.place.start().await?;
-        let mut load = self.how.load(&cluster).await?;
+        let mut load = self.how.load(&cluster, Operation::Command).await?;
         let span = Span {
             measured: Duration::from_secs(self.minutes * 60),
             told_every: Duration::from_secs(60),

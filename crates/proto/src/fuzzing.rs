@@ -2,19 +2,22 @@
 //! messages that were cut and flipped, for every test run. What is taken is written again as the same.
 
 use prost::Message;
-use tally_model::{Request, Tag};
+use tally_model::{Command, KeyOp, Request, Tag};
 use tonic::{Code, Status};
 
-use crate::convert::{DecodeError, digest};
+use crate::convert::{self, DecodeError, digest};
 use crate::fault::Fault;
-use crate::{logserver, storage, v1};
+use crate::{etcd, logserver, storage, v1};
+
+/// As a member has it unless it is told otherwise.
+const TXN_OPS_MAX: usize = 128;
 
 /// A request of a client, or a call to a log server; the first byte says which.
 pub fn requests(data: &[u8]) {
     let Some((which, bytes)) = data.split_first() else {
         return;
     };
-    match which % 9 {
+    match which % 10 {
         0 => request::<v1::OpenSessionRequest>(bytes),
         1 => request::<v1::CloseSessionRequest>(bytes),
         2 => request::<v1::SettleRequest>(bytes),
@@ -23,6 +26,7 @@ pub fn requests(data: &[u8]) {
         5 => request::<v1::SetStateRequest>(bytes),
         6 => request::<storage::Request>(bytes),
         7 => reads(bytes),
+        8 => transaction(bytes),
         _ => {
             let _ = logserver::AppendRequest::decode(bytes);
             let _ = logserver::ReadRequest::decode(bytes);
@@ -30,7 +34,21 @@ pub fn requests(data: &[u8]) {
     }
 }
 
-/// Takes a request and appends it, as it were: what every member applies later must be what was asked.
+/// A transaction of the etcd API, in which all its writes may stand.
+fn transaction(bytes: &[u8]) {
+    let Ok(message) = etcd::TxnRequest::decode(bytes) else {
+        return;
+    };
+    match convert::txn(message, TXN_OPS_MAX) {
+        Ok(txn) => reads_back(&Request {
+            tagged: None,
+            command: Command::Keys(KeyOp::Txn(txn)),
+        }),
+        Err(malformed) => assert!(!malformed.to_string().is_empty(), "{malformed:?}"),
+    }
+}
+
+/// Takes a request and appends it, as it were.
 fn request<M>(bytes: &[u8])
 where
     M: Message + Default,
@@ -50,14 +68,19 @@ where
             return;
         }
     };
-    let written = storage::Request::from(&asked).encode_to_vec();
+    reads_back(&asked);
+}
+
+/// What every member applies later must be what was asked.
+fn reads_back(asked: &Request) {
+    let written = storage::Request::from(asked).encode_to_vec();
     let Ok(again) = storage::Request::decode(written.as_slice()) else {
         panic!("what was taken cannot be read back: {asked:?}");
     };
     let again: Result<Request, DecodeError> = again.try_into();
     let digests = again.as_ref().map(|again| digest(&again.command));
     assert_eq!(digests, Ok(digest(&asked.command)));
-    assert_eq!(again, Ok(asked));
+    assert_eq!(again.as_ref(), Ok(asked));
 }
 
 fn reads(bytes: &[u8]) {
@@ -87,6 +110,45 @@ fn marker() -> Option<v1::Marker> {
         bits: vec![0x7f; 16],
         created_unix_ms: 1_700_000_000_000,
     })
+}
+
+/// A transaction with something of each kind, and another one within.
+fn swap() -> etcd::TxnRequest {
+    use etcd::request_op::Request::{RequestDeleteRange, RequestPut, RequestRange, RequestTxn};
+    let op = |request| etcd::RequestOp {
+        request: Some(request),
+    };
+    let compare = etcd::Compare {
+        key: "k".into(),
+        target_union: Some(etcd::compare::TargetUnion::Version(1)),
+        ..Default::default()
+    };
+    let put = etcd::PutRequest {
+        key: "k".into(),
+        value: "v".into(),
+        prev_kv: true,
+        ..Default::default()
+    };
+    let delete = etcd::DeleteRangeRequest {
+        key: "l".into(),
+        range_end: "m".into(),
+        prev_kv: true,
+    };
+    let range = etcd::RangeRequest {
+        key: "a".into(),
+        range_end: vec![0].into(),
+        limit: 2,
+        ..Default::default()
+    };
+    let inner = etcd::TxnRequest {
+        success: vec![op(RequestRange(range))],
+        ..Default::default()
+    };
+    etcd::TxnRequest {
+        compare: vec![compare],
+        success: vec![op(RequestPut(put)), op(RequestDeleteRange(delete))],
+        failure: vec![op(RequestTxn(inner))],
+    }
 }
 
 /// Real messages for [`requests`].
@@ -148,7 +210,8 @@ pub fn request_seeds() -> Vec<Vec<u8>> {
         (5, by_operator),
         (6, stored.unwrap_or_default()),
         (7, fault.into_status(Code::Unavailable).details().to_vec()),
-        (8, append.encode_to_vec()),
+        (8, swap().encode_to_vec()),
+        (9, append.encode_to_vec()),
     ];
     let messages = messages.into_iter();
     messages

@@ -46,7 +46,7 @@ pub enum MalformedKeys {
 
 impl From<MalformedKeys> for DecodeError {
     fn from(malformed: MalformedKeys) -> Self {
-        Self::new("keys", malformed.to_string())
+        Self::new("keys", format!("found a malformed request: {malformed}"))
     }
 }
 

@@ -24,9 +24,11 @@ mod command;
 mod connection;
 mod directory_lock;
 mod error;
+mod follow;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod keys;
 pub mod log_server;
 pub mod marker_file;
 mod read;

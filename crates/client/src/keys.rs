@@ -32,12 +32,13 @@ pub use watch::{KeyWatch, KeyWatchItem};
 
 use ask::{Ask, Asked};
 
-/// A write that took effect.
+/// A write that took effect, or a transaction that only read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written<T> {
     /// The store's revision after it.
     pub revision: u64,
-    /// True when an earlier attempt had taken effect, and this is the answer that was lost.
+    /// True when an earlier attempt had taken effect, and this is the answer that was lost. A read has
+    /// none.
     pub replayed: bool,
     /// What etcd answers to such a write.
     pub answer: T,

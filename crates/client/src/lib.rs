@@ -5,7 +5,10 @@
 //! reported as failed: past the deadline the error is [`Error::Unknown`] with the tag, and
 //! [`Client::resume`] settles it. Refusals are answers, not errors. Nothing here panics.
 //!
-//! Knows the public protocol and two files on the log server's disk, its marker and its lock; knows
+//! Keys of the etcd API are in [`keys`]: there what the cluster refuses is an error, as clients of etcd
+//! expect.
+//!
+//! Knows the public protocols and two files on the log server's disk, its marker and its lock; knows
 //! nothing of how the cluster decides.
 //!
 //! # A log server

@@ -22,30 +22,73 @@ const REFUSED: &[(&str, &str)] = &[
     ("etcdserver: lease already exists", "T-506"),
 ];
 
-/// What is turned down before anything is appended.
-const NOT_APPENDED: &[(&str, &str)] = &[
-    ("etcdserver: no leader", codes::NO_LEADER),
-    ("etcdserver: too many requests", codes::OVERLOADED),
-    ("etcdserver: not capable", codes::INVALID_ARGUMENT),
-    ("etcdserver: request is too large", codes::TOO_LARGE),
-    ("etcdserver: key is not provided", codes::INVALID_ARGUMENT),
-    ("etcdserver: value is provided", codes::INVALID_ARGUMENT),
-    ("etcdserver: lease is provided", codes::INVALID_ARGUMENT),
-    ("etcdserver: invalid sort option", codes::INVALID_ARGUMENT),
+/// What is turned down before anything is appended, under which code, and what to do.
+const NOT_APPENDED: &[(&str, &str, &str)] = &[
+    (
+        "etcdserver: no leader",
+        codes::NO_LEADER,
+        "tally cluster status",
+    ),
+    (
+        "etcdserver: too many requests",
+        codes::OVERLOADED,
+        "send it again a little later, or to another member",
+    ),
+    (
+        "etcdserver: not capable",
+        codes::INVALID_ARGUMENT,
+        "upgrade every member first: tally cluster status",
+    ),
+    (
+        "etcdserver: request is too large",
+        codes::TOO_LARGE,
+        "send less at once, or raise request-bytes-max on every member",
+    ),
+    (
+        "etcdserver: key is not provided",
+        codes::INVALID_ARGUMENT,
+        "name a key; all of them are --prefix with an empty one",
+    ),
+    (
+        "etcdserver: value is provided",
+        codes::INVALID_ARGUMENT,
+        "leave the value out, or do not ask to keep the one that is there",
+    ),
+    (
+        "etcdserver: lease is provided",
+        codes::INVALID_ARGUMENT,
+        "leave the lease out, or do not ask to keep the one that is there",
+    ),
+    (
+        "etcdserver: invalid sort option",
+        codes::INVALID_ARGUMENT,
+        "ask for another order",
+    ),
     (
         "etcdserver: too many operations in txn request",
         codes::INVALID_ARGUMENT,
+        "make several transactions of it, or raise txn-ops-max on every member",
     ),
     (
         "etcdserver: duplicate key given in txn request",
         codes::INVALID_ARGUMENT,
+        "write each key once in each branch",
     ),
     (
         "etcdserver: unknown comparison in txn request",
         codes::INVALID_ARGUMENT,
+        "upgrade every member first: tally cluster status",
     ),
-    ("etcdserver: too large lease TTL", codes::INVALID_ARGUMENT),
-    ("mvcc: watcher range is empty", codes::INVALID_ARGUMENT),
+    (
+        "etcdserver: too large lease TTL",
+        codes::INVALID_ARGUMENT,
+        "ask for at most 9000000000 seconds",
+    ),
+    (
+        "mvcc: watcher range is empty",
+        codes::INVALID_ARGUMENT,
+        "name an end that comes after the key",
+    ),
 ];
 
 /// Codes from here on are of refusals, those below of faults.
@@ -62,15 +105,15 @@ pub(super) fn read(status: Status) -> Result<Refused, Status> {
             false => Ok(refused(fault)),
         };
     }
-    let code_of = |texts: &[(&str, &'static str)]| {
-        let known = texts.iter().find(|(text, _)| *text == status.message());
-        known.map(|(_, code)| *code)
-    };
-    if let Some(code) = code_of(REFUSED) {
-        return Ok(refused(Fault::new(code, status.message())));
+    let said = status.message();
+    if let Some((_, code)) = REFUSED.iter().find(|(text, _)| *text == said) {
+        return Ok(refused(Fault::new(code, said)));
     }
-    Err(match code_of(NOT_APPENDED) {
-        Some(code) => Fault::new(code, status.message()).into_status(status.code()),
+    Err(match NOT_APPENDED.iter().find(|(text, ..)| *text == said) {
+        Some((_, code, next)) => {
+            let fault = Fault::new(code, said).with_next(*next);
+            fault.into_status(status.code())
+        }
         None if is_too_long(&status) => {
             let found = format!("the answer cannot be taken: {}", status.message());
             Fault::new(codes::TOO_LARGE, found)

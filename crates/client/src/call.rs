@@ -10,7 +10,7 @@ use v1::cluster_client::ClusterClient;
 use v1::nodes_client::NodesClient;
 use v1::sessions_client::SessionsClient;
 
-use crate::answer::{self, Answer};
+use crate::answer::{self, Answer, Refused};
 
 /// Longest message that a client takes: a page of 1000 history entries with the longest reasons.
 const RESPONSE_BYTES_MAX: usize = 16 << 20;
@@ -92,14 +92,33 @@ commands!(
     SetStateRequest
 );
 
-/// A command together with the reading of its answer, so that an unreadable answer counts as none.
-pub(crate) struct Answered<'a, C>(pub(crate) &'a C);
+/// A call that goes out under a tag and may be refused.
+pub(crate) trait Tagged: Call {
+    /// Puts the tag under which it goes out.
+    fn put_tag(&mut self, tag: v1::Tag);
 
-impl<C: Command> Call for Answered<'_, C> {
+    /// The refusal, when the answer is one.
+    fn refused(answer: &Self::Answer) -> Option<&Refused>;
+}
+
+/// A command together with the reading of its answer, so that an unreadable answer counts as none.
+pub(crate) struct Answered<C>(pub(crate) C);
+
+impl<C: Command> Call for Answered<C> {
     type Answer = Answer;
 
     async fn send(&self, channel: Channel, within: Duration) -> Result<Answer, Status> {
         let response = self.0.send(channel, within).await?;
         answer::read(C::answer(response))
+    }
+}
+
+impl<C: Command> Tagged for Answered<C> {
+    fn put_tag(&mut self, tag: v1::Tag) {
+        self.0.put_tag(tag);
+    }
+
+    fn refused(answer: &Answer) -> Option<&Refused> {
+        answer.refused()
     }
 }

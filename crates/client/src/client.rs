@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::answer::{Answer, Outcome};
 use crate::builder::ClientBuilder;
-use crate::call::{Answered, Call, Command};
+use crate::call::{Answered, Call, Command, Tagged};
 use crate::connection::Pool;
 use crate::error::Error;
 use crate::retry::{Attempts, GaveUp, OnDoubt};
@@ -103,13 +103,18 @@ impl Client {
     }
 
     /// Sends a command under the session's next tag until it is answered.
-    pub(crate) async fn command<C: Command>(&self, mut command: C) -> Result<Answer, Error> {
+    pub(crate) async fn command<C: Command>(&self, command: C) -> Result<Answer, Error> {
+        self.tagged(Answered(command)).await
+    }
+
+    /// Sends a call under the session's next tag until it is answered.
+    pub(crate) async fn tagged<C: Tagged>(&self, mut call: C) -> Result<C::Answer, Error> {
         let mut attempts = self.attempts();
         loop {
             let ticket = self.ticket(&mut attempts).await?;
-            command.put_tag(ticket.tag());
+            call.put_tag(ticket.tag());
             let session = ticket.session().clone();
-            if let Some(answer) = send_under(&mut attempts, &command, ticket).await? {
+            if let Some(answer) = send_under(&mut attempts, &call, ticket).await? {
                 return Ok(answer);
             }
             self.forget(&session, &attempts).await;
@@ -194,18 +199,17 @@ pub(crate) async fn read_with<C: Call>(
     }
 }
 
-/// Sends a command under one tag until it has an outcome. `None` when its session had ended before
+/// Sends a call under one tag until it has an outcome. `None` when its session had ended before
 /// it was ever sent, so that it may go out under another.
-pub(crate) async fn send_under<C: Command>(
+pub(crate) async fn send_under<C: Tagged>(
     attempts: &mut Attempts<'_>,
-    command: &C,
+    call: &C,
     mut ticket: Ticket,
-) -> Result<Option<Answer>, Error> {
+) -> Result<Option<C::Answer>, Error> {
     attempts.start_over();
     ticket.sending();
-    let call = Answered(command);
     loop {
-        let answer = match attempts.until_answered(&call, OnDoubt::Remember).await {
+        let answer = match attempts.until_answered(call, OnDoubt::Remember).await {
             Ok(answer) => answer,
             Err(GaveUp::Rejected(fault)) => {
                 ticket.done();
@@ -219,7 +223,7 @@ pub(crate) async fn send_under<C: Command>(
                 return Err(attempts.not_applied());
             }
         };
-        let Some(refused) = answer.refused() else {
+        let Some(refused) = C::refused(&answer) else {
             ticket.done();
             return Ok(Some(answer));
         };

@@ -178,7 +178,7 @@ impl Client {
         let ask = v1::SettleRequest {
             tag: Some(token.to_tag()),
         };
-        let ask = Answered(&ask);
+        let ask = Answered(ask);
         let mut attempts = self.attempts();
         loop {
             let answer = match attempts.until_answered(&ask, OnDoubt::Ignore).await {
@@ -221,9 +221,9 @@ impl Client {
             return Ok(());
         };
         let ticket = session.ticket();
-        let ask = v1::CloseSessionRequest {
+        let ask = Answered(v1::CloseSessionRequest {
             tag: Some(ticket.tag()),
-        };
+        });
         match send_under(&mut attempts, &ask, ticket).await {
             // Refused because it has ended, by an earlier attempt or by itself, or in doubt: it ends.
             Ok(_) | Err(Error::Unknown { .. }) => Ok(()),

@@ -5,7 +5,10 @@
 //! reported as failed: past the deadline the error is [`Error::Unknown`] with the tag, and
 //! [`Client::resume`] settles it. Refusals are answers, not errors. Nothing here panics.
 //!
-//! Knows the public protocol and two files on the log server's disk, its marker and its lock; knows
+//! Keys of the etcd API are in [`keys`]: there what the cluster refuses is an error, as clients of etcd
+//! expect.
+//!
+//! Knows the public protocols and two files on the log server's disk, its marker and its lock; knows
 //! nothing of how the cluster decides.
 //!
 //! # A log server
@@ -24,9 +27,11 @@ mod command;
 mod connection;
 mod directory_lock;
 mod error;
+mod follow;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod keys;
 pub mod log_server;
 pub mod marker_file;
 mod read;

@@ -15,7 +15,7 @@ use v1::watch_response::Kind;
 use crate::client::Client;
 use crate::connection::Connection;
 use crate::error::Error;
-use crate::retry::{Failure, GaveUp, OnDoubt};
+use crate::follow::{Dropped, Follower, follow};
 
 /// Items that wait for a slow reader; then the member is held up too.
 const ITEMS_WAITING_MAX: usize = 64;
@@ -86,41 +86,22 @@ struct Watcher {
     items: mpsc::Sender<Result<WatchItem, Error>>,
 }
 
-/// The reader is gone.
-struct Dropped;
-
 impl Watcher {
     async fn run(mut self) {
         let items = self.items.clone();
+        let client = self.client.clone();
         tokio::select! {
             () = items.closed() => {}
-            () = self.follow() => {}
-        }
-    }
-
-    async fn follow(&mut self) {
-        let client = self.client.clone();
-        loop {
-            // Begun anew after each member that served, so that the pauses are short again.
-            let mut attempts = client.attempts().without_deadline();
-            loop {
-                let connection = attempts.choose();
-                let before = (self.has_started, self.from);
-                let failure = match self.serve_from(&connection).await {
-                    Ok(Dropped) => return,
-                    Err(status) => Failure::read(&status),
-                };
-                tracing::debug!(endpoint = connection.url(), ?failure, "the watch broke");
-                let noted = attempts.note(&connection, failure, OnDoubt::Ignore).await;
-                if let Err(GaveUp::Rejected(fault)) = noted {
-                    let _: Result<_, _> = self.items.send(Err(Error::rejected(fault))).await;
-                    return;
-                }
-                if before != (self.has_started, self.from) {
-                    break;
-                }
+            failed = follow(&client, &mut self) => if let Some(error) = failed {
+                let _: Result<_, _> = items.send(Err(error)).await;
             }
         }
+    }
+}
+
+impl Follower for Watcher {
+    fn place(&self) -> (bool, u64) {
+        (self.has_started, self.from)
     }
 
     /// Yields what one member sends until it breaks off.
@@ -144,7 +125,9 @@ impl Watcher {
             }
         }
     }
+}
 
+impl Watcher {
     async fn begin(
         &self,
         connection: &Connection,

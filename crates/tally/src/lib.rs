@@ -14,6 +14,7 @@ mod explain;
 #[doc(hidden)]
 pub mod fuzzing;
 mod health;
+mod kv;
 mod listen;
 mod log_server;
 mod logging;
@@ -89,6 +90,9 @@ enum Command {
     /// Who belongs to the cluster.
     #[command(subcommand)]
     Member(member::MemberCommand),
+    /// Keys, transactions, leases and watches, as etcd has them.
+    #[command(subcommand)]
+    Kv(kv::KvCommand),
     Resume(resume::ResumeArguments),
     Health(health::HealthArguments),
     Explain(explain::ExplainArguments),
@@ -179,6 +183,7 @@ fn with_runtime(command: Command, connection: &Connection, output: Output) -> Re
             Command::Member(command) => {
                 patient(connection, member::run(command, connection, output)).await
             }
+            Command::Kv(command) => patient(connection, kv::run(command, connection, output)).await,
             Command::Resume(arguments) => {
                 patient(connection, resume::run(arguments, connection, output)).await
             }

@@ -34,6 +34,18 @@ impl Output {
             Self::Table => say(&text()),
         }
     }
+
+    /// As [`Output::print`], of one document among many: each on a line of its own.
+    pub(crate) fn print_line(
+        self,
+        document: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Json => say(&serde_json::to_string(document).unwrap_or_default()),
+            Self::Table => say(&text()),
+        }
+    }
 }
 
 /// Prints a line. A reader that went away, as in `tally … | head`, is no failure; a result that could

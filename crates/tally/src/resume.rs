@@ -50,7 +50,9 @@ fn forgotten(tag: &str, refused: &Refused) -> Option<Failure> {
         refused.found
     );
     let failure = Failure::fault(&refused.code, found)
-        .expected("the history of the node that it was about to tell whether it was applied")
+        .expected(
+            "the history of the node, or the key, that it was about to tell whether it was applied",
+        )
         .next("tally node history NAME");
     Some(failure.ends_with(Exit::OutcomeUnknown))
 }

@@ -166,7 +166,9 @@ fn a_port_that_is_taken_is_named() {
 #[test]
 fn nobody_there_is_told_quickly() {
     let began = Instant::now();
-    let lines: [&[&str]; 3] = [
+    let lines: [&[&str]; 5] = [
+        &["kv", "get", "a"],
+        &["kv", "put", "a", "1"],
         &["node", "list"],
         &["cluster", "status"],
         &["node", "set-state", "ls1", "read-only"],
@@ -201,6 +203,12 @@ fn a_bad_command_line_is_usage() {
         &["node", "list", "--timeout", "0s"],
         &["node", "list", "--endpoints", "not an address"],
         &["resume", "12"],
+        &["kv", "get"],
+        &["kv", "get", "a", "--prefix", "--to", "b"],
+        &["kv", "put", "a", "1", "--lease", "none"],
+        &["kv", "txn", "--if", "age(a)=1"],
+        &["kv", "txn", "--then", "put a"],
+        &["kv", "lease", "grant", "0"],
         &["serve"],
         &["frobnicate"],
         &["dev", "--log-level", "loud"],

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::binary;
@@ -75,14 +75,7 @@ impl Operator {
     /// # Errors
     /// When it cannot be started or does not end within a minute. An exit code is no error.
     pub async fn run(&self, arguments: &[&str]) -> Result<Finished> {
-        let mut command = Command::new(binary::tally()?);
-        command
-            .args(arguments)
-            .env("TALLY_ENDPOINTS", self.endpoints())
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        let output = timeout(ENDS_WITHIN, command.output())
+        let output = timeout(ENDS_WITHIN, self.command(arguments)?.output())
             .await
             .with_context(|| format!("tally {arguments:?} did not end in {ENDS_WITHIN:?}"))??;
         Ok(Finished {
@@ -90,5 +83,25 @@ impl Operator {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
+    }
+
+    /// Starts `tally` with these arguments, its output to be read. It is killed when it is dropped.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self, arguments: &[&str]) -> Result<Child> {
+        let mut command = self.command(arguments)?;
+        Ok(command.stdout(Stdio::piped()).spawn()?)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(binary::tally()?);
+        command
+            .args(arguments)
+            .env("TALLY_ENDPOINTS", self.endpoints())
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        Ok(command)
     }
 }

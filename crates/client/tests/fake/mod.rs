@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "no test uses all of it")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod etcd;
 mod services;
 
 use std::collections::VecDeque;
@@ -13,6 +14,8 @@ use tally_model::memory::MemoryState;
 use tally_model::{
     Answer, ClusterId, Command, HistoryEntry, Node, NodeName, Request, Settings, Stamp, View,
 };
+use tally_proto::etcd::kv_server::KvServer;
+use tally_proto::etcd::watch_server::WatchServer;
 use tally_proto::v1;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -148,7 +151,9 @@ impl Fake {
         let serving = Server::builder()
             .add_service(v1::sessions_server::SessionsServer::new(member.clone()))
             .add_service(v1::nodes_server::NodesServer::new(member.clone()))
-            .add_service(v1::cluster_server::ClusterServer::new(member))
+            .add_service(v1::cluster_server::ClusterServer::new(member.clone()))
+            .add_service(KvServer::new(member.clone()))
+            .add_service(WatchServer::new(member))
             .serve_with_incoming(TcpListenerStream::new(listener));
         let task = tokio::spawn(async move {
             serving.await.unwrap();

@@ -23,7 +23,7 @@ pub(super) struct Member {
 
 impl Member {
     /// Treats a command as planned.
-    async fn command(
+    pub(super) async fn command(
         &self,
         call: &'static str,
         tag: Option<v1::Tag>,

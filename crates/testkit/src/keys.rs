@@ -5,6 +5,7 @@ mod client;
 mod linear;
 mod watcher;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -74,6 +75,22 @@ impl KeyRecord {
     /// Adds what was recorded elsewhere on the same cluster.
     pub fn extend(&mut self, other: Self) {
         self.operations.extend(other.operations);
+    }
+
+    /// Gets every key once more, which is recorded as well: what was answered must still be there.
+    ///
+    /// # Errors
+    /// When a member does not answer.
+    pub async fn read_back(&mut self, cluster: &Cluster) -> Result<()> {
+        let names = cluster.names().into_iter();
+        let addresses: Result<Vec<String>> = names.map(|name| cluster.address(&name)).collect();
+        let mut client = KeyClient::new(&addresses?, 0, false)?;
+        let keys: BTreeSet<String> = self.operations.iter().map(|one| one.key.clone()).collect();
+        for key in keys {
+            let seen = client.get(&key).await?;
+            self.operations.push(seen);
+        }
+        Ok(())
     }
 
     /// Operations that were answered.

@@ -127,6 +127,19 @@ impl KeyClient {
         })
     }
 
+    /// Gets a key once.
+    pub(super) async fn get(&mut self, key: &str) -> Result<KeyOperation> {
+        let invoked = Instant::now();
+        let came = self.once(key, Asked::Get).await?;
+        let came = came.context("the members do not answer")?;
+        Ok(KeyOperation {
+            key: key.to_owned(),
+            what: Asked::Get,
+            invoked,
+            came: Some((Instant::now(), came)),
+        })
+    }
+
     pub(super) async fn run(
         mut self,
         keys: Vec<String>,
@@ -144,7 +157,7 @@ impl KeyClient {
                 came: None,
             });
             let came = match self.tagged {
-                true => Some(self.until_answered(&key, what).await?),
+                true => self.until_answered(&key, what, &stopping).await?,
                 false => self.once(&key, what).await?,
             };
             if let Some(came) = came {
@@ -186,10 +199,18 @@ impl KeyClient {
         }
     }
 
-    /// Sends a request to one member after the other, under one tag, until it is answered.
-    async fn until_answered(&mut self, key: &str, what: Asked) -> Result<Came> {
+    /// Sends a request to one member after the other, under one tag, until it is answered, or nobody
+    /// wants to know any more.
+    async fn until_answered(
+        &mut self,
+        key: &str,
+        what: Asked,
+        stopping: &watch::Receiver<bool>,
+    ) -> Result<Option<Came>> {
         let deadline = Instant::now() + SETTLED_WITHIN;
-        let tag = self.tag(deadline).await?;
+        let Some(tag) = self.tag(deadline, stopping).await? else {
+            return Ok(None);
+        };
         loop {
             let mut to = KvClient::new(self.members[self.at].clone());
             let mut request = Request::new(txn(key, what));
@@ -200,9 +221,12 @@ impl KeyClient {
                     if what != Asked::Get {
                         told_of_tag(&answer)?;
                     }
-                    return came(answer.get_ref());
+                    return came(answer.get_ref()).map(Some);
                 }
                 Err(status) => lawful(&status)?,
+            }
+            if *stopping.borrow() {
+                return Ok(None);
             }
             ensure!(
                 Instant::now() < deadline,
@@ -213,14 +237,19 @@ impl KeyClient {
         }
     }
 
-    async fn tag(&mut self, deadline: Instant) -> Result<v1::Tag> {
+    async fn tag(
+        &mut self,
+        deadline: Instant,
+        stopping: &watch::Receiver<bool>,
+    ) -> Result<Option<v1::Tag>> {
         loop {
             if let Some(session) = &mut self.session {
                 session.acknowledge_all();
-                return Ok(session.next_tag());
+                return Ok(Some(session.next_tag()));
             }
             match Requester::try_open(&self.members[self.at], fresh_marker()).await {
                 Ok(session) => self.session = Some(session),
+                Err(_) if *stopping.borrow() => return Ok(None),
                 Err(error) => {
                     ensure!(
                         Instant::now() < deadline,

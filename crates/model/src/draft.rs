@@ -87,6 +87,19 @@ impl<'v, V: View> Draft<'v, V> {
         self.push(Change::KeyChanged { id, event });
     }
 
+    /// How many changes there are.
+    pub(crate) fn changes(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Takes back every change but the first ones, among which none is of a key or has a revision.
+    pub(crate) fn undo_keys(&mut self, first: usize) {
+        self.changes.truncate(first);
+        self.globals.revision = self.before.revision;
+        self.key_events = 0;
+        self.keys.forget();
+    }
+
     pub(crate) fn push(&mut self, change: Change) {
         self.changes.push(change);
     }

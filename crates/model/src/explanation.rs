@@ -310,6 +310,11 @@ pub const EXPLANATIONS: &[Explanation] = &[
         "too many leases",
         "The cluster holds as many leases as it can. Revoke some, or use one lease for several keys.",
     ),
+    entry(
+        "T-509",
+        "too much at once",
+        "A write, with what it compares and reads, would look at more keys, or answer with more bytes, than go into one entry of the log: every member has to do it while all others wait. Nothing was changed. Write in parts, or ask for less: without the previous values, or with a limit.",
+    ),
 ];
 
 #[cfg(test)]

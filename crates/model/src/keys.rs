@@ -15,6 +15,7 @@ use bytes::Bytes;
 use crate::identifier::{LeaseId, Revision};
 
 pub use compaction::RECLAIMED_AT_ONCE_MAX;
+pub use draft::{ANSWER_BYTES_MAX, ROWS_MAX};
 pub use range::{Bounds, Order, Range, RangeAnswer, SortBy};
 pub use txn::{Compare, Comparison, Expected, Txn, read};
 pub use well_formed::{DuplicateKey, check_distinct};

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::identifier::{
     Incarnation, LeaseId, Marker, NodeId, NodeName, Revision, Sequence, SessionId,
 };
-use crate::keys::RESERVED_PREFIX;
+use crate::keys::{ANSWER_BYTES_MAX, RESERVED_PREFIX, ROWS_MAX};
 use crate::settings::Replication;
 use crate::storage_state::StorageState;
 
@@ -102,6 +102,8 @@ pub enum Refusal {
     LeaseTimeMoved { term: u64, now_ms: u64 },
     /// T-508
     TooManyLeases { held: u64 },
+    /// T-509: a write looks at, or answers with, more than goes into one entry.
+    TooMuchAtOnce,
 }
 
 impl Refusal {
@@ -137,6 +139,7 @@ impl Refusal {
             Self::LeaseExists { .. } => "T-506",
             Self::LeaseTimeMoved { .. } => "T-507",
             Self::TooManyLeases { .. } => "T-508",
+            Self::TooMuchAtOnce => "T-509",
         }
     }
 
@@ -171,7 +174,8 @@ impl Refusal {
             | Self::KeyReserved
             | Self::LeaseExists { .. }
             | Self::LeaseTimeMoved { .. }
-            | Self::TooManyLeases { .. } => None,
+            | Self::TooManyLeases { .. }
+            | Self::TooMuchAtOnce => None,
         }
     }
 
@@ -338,6 +342,10 @@ impl fmt::Display for Refusal {
             Self::LeaseTimeMoved { term, now_ms } => write!(
                 f,
                 "time for leases has come to {now_ms} ms, as counted in term {term}"
+            ),
+            Self::TooMuchAtOnce => write!(
+                f,
+                "the write looks at more than {ROWS_MAX} keys or answers with more than {ANSWER_BYTES_MAX} bytes"
             ),
             Self::TooManyLeases { held } => write!(f, "{held} leases are held, which is the limit"),
             Self::KeyReserved => write!(

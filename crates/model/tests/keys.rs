@@ -548,3 +548,86 @@ fn a_reserved_key_is_read_by_all_and_written_by_nobody() {
     assert_eq!(result(&outcome), Err("T-505"));
     assert_eq!(store.state.globals().revision, Revision::EMPTY);
 }
+
+fn put_of(key: &str, value: Vec<u8>) -> KeyOp {
+    KeyOp::Put(Put {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Some(value.into()),
+        lease: LeaseOf::Given(None),
+        want_previous: false,
+    })
+}
+
+fn all() -> KeyRange {
+    KeyRange::From(Bytes::from_static(b"\0"))
+}
+
+/// Every member would have to do it, and once more after each restart.
+#[test]
+fn a_write_that_answers_with_too_much_is_refused_and_changes_nothing() {
+    let mut store = Store::new();
+    for number in 0..20 {
+        store.tagged(Command::Keys(put_of(
+            &format!("large/{number}"),
+            vec![0; 1 << 20],
+        )));
+    }
+    let before = store.state.globals().revision;
+    let greedy = KeyOp::Txn(Txn {
+        compare: Vec::new(),
+        success: vec![put_of("new", Vec::new()), KeyOp::Range(Range::of(all()))],
+        failure: Vec::new(),
+    });
+    let outcome = store.tagged(Command::Keys(greedy.clone()));
+    assert_eq!(result(&outcome), Err("T-509"));
+    assert_eq!(store.state.globals().revision, before);
+    assert_eq!(store.state.key(b"new"), None);
+    let last = keys::EventId::last_of(before.next());
+    let events = store
+        .state
+        .keys_changed(keys::EventId::NONE, last, usize::MAX);
+    assert_eq!(events.len(), 20);
+    // What only reads may be as large as it is.
+    let KeyOp::Txn(greedy) = greedy else {
+        panic!("it is a transaction");
+    };
+    let read = KeyOp::Txn(Txn {
+        success: greedy.success[1..].to_vec(),
+        ..greedy
+    });
+    assert!(result(&keys::read(&store.state, &read)).is_ok());
+}
+
+/// The second compaction comes before the first one has removed everything.
+#[test]
+fn no_deletion_outlives_two_compactions() {
+    let mut store = Store::new();
+    let count = keys::RECLAIMED_AT_ONCE_MAX + 100;
+    for number in 0..count {
+        store.tagged(Command::Keys(put_of(&format!("k/{number:05}"), Vec::new())));
+    }
+    let delete = DeleteRange {
+        keys: all(),
+        want_previous: false,
+    };
+    store.tagged(Command::Keys(KeyOp::Delete(delete)));
+    let compact = |store: &mut Store| {
+        let revision = store.state.globals().revision;
+        store.tagged(Command::Compact(Compact { revision }));
+    };
+    compact(&mut store);
+    // Past the puts, and into the deletions.
+    for _ in 0..2 {
+        store.enter(None, Command::ReclaimVersions);
+    }
+    store.tagged(Command::Keys(put_of("last", Vec::new())));
+    compact(&mut store);
+    while store.state.globals().is_reclaiming() {
+        store.enter(None, Command::ReclaimVersions);
+    }
+    let last = keys::EventId::last_of(store.state.globals().revision);
+    let left = store
+        .state
+        .keys_changed(keys::EventId::NONE, last, usize::MAX);
+    assert_eq!(left.len(), 1, "{left:?}");
+}

@@ -8,6 +8,7 @@ pub mod fault;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod metadata;
 
 /// The generated code, nested as the protobuf packages are because it refers to itself that way.
 mod generated {

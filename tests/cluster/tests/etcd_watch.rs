@@ -304,3 +304,46 @@ async fn a_slow_watcher_misses_nothing_and_keeps_nobody_waiting() -> Result<()> 
     }
     cluster.stop().await
 }
+
+/// Each reads the history at first, and is told of what is new once it has caught up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watchers_that_begin_in_the_past_are_told_each_event_once_while_more_happen() -> Result<()>
+{
+    const EVENTS: usize = 600;
+    const WATCHERS: usize = 40;
+    let (cluster, to) = cluster().await?;
+    let mut kv = KvClient::new(to.clone());
+    let first = put(&mut kv, "p/0000", Vec::new()).await?;
+    let writing = tokio::spawn(async move {
+        for number in 1..EVENTS {
+            put(&mut kv, &format!("p/{number:04}"), Vec::new()).await?;
+        }
+        anyhow::Ok(())
+    });
+    let mut watchers = tokio::task::JoinSet::new();
+    for number in 0..WATCHERS {
+        let mut watching = Watching::open(&to).await?;
+        let past = WatchCreateRequest {
+            start_revision: first,
+            ..prefix("p/")
+        };
+        watching.create(past).await?;
+        watchers.spawn(async move {
+            let events = watching.events(EVENTS).await?;
+            for (expected, (_, event)) in events.iter().enumerate() {
+                let (_, key, _, at) = told(event);
+                let expected = format!("p/{expected:04}");
+                ensure!(
+                    key == expected,
+                    "watcher {number}: {key} at r{at}, not {expected}"
+                );
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(watched) = watchers.join_next().await {
+        watched??;
+    }
+    writing.await??;
+    cluster.stop().await
+}

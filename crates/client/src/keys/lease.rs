@@ -22,7 +22,7 @@ pub struct Lease {
 pub struct LeaseLeft {
     /// Which one.
     pub lease: Lease,
-    /// Seconds, rounded up.
+    /// Seconds, rounded down.
     pub left_s: u64,
     /// The keys that end with it.
     pub keys: Vec<Bytes>,

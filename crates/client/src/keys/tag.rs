@@ -2,15 +2,10 @@
 //! names and their meaning.
 
 use tally_model::Marker;
+use tally_proto::metadata::{ACKNOWLEDGED, MARKER, OUTCOME, REPLAYED, SEQUENCE, SESSION};
 use tally_proto::v1;
 use tonic::Status;
 use tonic::metadata::{MetadataMap, MetadataValue};
-
-const SESSION: &str = "tally-session";
-const SEQUENCE: &str = "tally-sequence";
-const ACKNOWLEDGED: &str = "tally-acknowledged";
-const MARKER: &str = "tally-marker";
-const OUTCOME: &str = "tally-outcome";
 
 /// Puts the tag of a request.
 pub(super) fn put(metadata: &mut MetadataMap, tag: &v1::Tag) -> Result<(), Status> {
@@ -28,7 +23,5 @@ pub(super) fn put(metadata: &mut MetadataMap, tag: &v1::Tag) -> Result<(), Statu
 
 /// True when the answer is that of an earlier attempt.
 pub(super) fn is_replayed(metadata: &MetadataMap) -> bool {
-    metadata
-        .get(OUTCOME)
-        .is_some_and(|value| value == "replayed")
+    metadata.get(OUTCOME).is_some_and(|value| value == REPLAYED)
 }

@@ -29,6 +29,11 @@ pub(crate) fn compact(draft: &mut Draft<'_, impl View>, revision: Revision) -> O
             compacted,
         });
     }
+    if compacted > Revision(0) {
+        // What was looked at of the last compacted revision is looked at again, now that it may go.
+        let again = reclaimed_for(compacted);
+        draft.globals.reclaimed = draft.globals.reclaimed.min(again);
+    }
     draft.globals.compacted = revision;
     Outcome::Applied {
         revision: current,

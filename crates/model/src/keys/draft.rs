@@ -1,5 +1,6 @@
 //! Keys as an entry in the making leaves them: what stands, and over it what the entry has written.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -18,7 +19,21 @@ pub(crate) struct KeysDraft<'v, V> {
     compacted: Revision,
     /// Keys that the entry wrote, `None` for one that it deleted.
     written: BTreeMap<Bytes, Option<KeyValue>>,
+    /// What has been looked at, and what of it goes into the answer.
+    rows: Cell<u64>,
+    answer_bytes: Cell<usize>,
+    bounded: bool,
 }
+
+/// Rows that one request which writes may look at. Every member looks at them while all others wait, and
+/// again after a restart.
+pub const ROWS_MAX: u64 = 2_000_000;
+
+/// Bytes that the answer to one request which writes may have: it is stored, and passed between members.
+pub const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// What a key takes in an answer beside its name and its value.
+const ANSWERED_KEY_BYTES: usize = 64;
 
 impl<'v, V: View> KeysDraft<'v, V> {
     pub(crate) fn new(view: &'v V, globals: &Globals) -> Self {
@@ -27,7 +42,37 @@ impl<'v, V: View> KeysDraft<'v, V> {
             before: globals.revision,
             compacted: globals.compacted,
             written: BTreeMap::new(),
+            rows: Cell::new(0),
+            answer_bytes: Cell::new(0),
+            bounded: false,
         }
+    }
+
+    /// Has the bounds hold for what is looked at from now on.
+    pub(super) fn set_bounds(&mut self) {
+        self.bounded = true;
+    }
+
+    /// True when a request that writes must not go on: it has looked at, or answers with, too much.
+    pub(super) fn is_too_much(&self) -> bool {
+        let much = self.rows.get() > ROWS_MAX || self.answer_bytes.get() > ANSWER_BYTES_MAX;
+        self.bounded && much
+    }
+
+    /// Notes a key that goes into the answer.
+    pub(super) fn answers_with(&self, found: &KeyValue) {
+        let bytes = found.key.len() + found.value.len() + ANSWERED_KEY_BYTES;
+        self.answer_bytes
+            .set(self.answer_bytes.get().saturating_add(bytes));
+    }
+
+    fn looked_at(&self, rows: u64) {
+        self.rows.set(self.rows.get().saturating_add(rows));
+    }
+
+    /// Forgets what the entry wrote.
+    pub(crate) fn forget(&mut self) {
+        self.written.clear();
     }
 
     /// The revision of what is to be seen now: that of the entry, once it has written a key.
@@ -74,6 +119,13 @@ impl<'v, V: View> KeysDraft<'v, V> {
         at: Option<Revision>,
         visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
     ) {
+        let visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()> = &mut |found| {
+            self.looked_at(1);
+            match self.is_too_much() {
+                true => ControlFlow::Break(()),
+                false => visit(found),
+            }
+        };
         // The state as it stands is what it was at its revision, and quicker to read.
         let past = at.filter(|at| *at < self.before);
         if at.is_some() || self.written.is_empty() {
@@ -114,6 +166,7 @@ impl<'v, V: View> KeysDraft<'v, V> {
     pub(super) fn count(&self, keys: &KeyRange, at: Option<Revision>) -> u64 {
         let past = at.filter(|at| *at < self.before);
         let stored = self.view.count_keys(keys, past);
+        self.looked_at(stored);
         if at.is_some() {
             return stored;
         }

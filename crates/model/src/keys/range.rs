@@ -145,6 +145,7 @@ pub(super) fn range(keys: &KeysDraft<'_, impl View>, ask: &Range) -> RangeAnswer
             answer.more = true;
             return ControlFlow::Break(());
         }
+        keys.answers_with(&found);
         answer.found.push(found);
         ControlFlow::Continue(())
     });

@@ -128,7 +128,10 @@ fn choose<'t>(keys: &KeysDraft<'_, impl View>, op: &'t KeyOp) -> Chosen<'t> {
         KeyOp::Delete(ask) => return Chosen::Delete(ask),
         KeyOp::Txn(txn) => txn,
     };
-    let succeeded = txn.compare.iter().all(|compare| compare.holds(keys));
+    let succeeded = txn
+        .compare
+        .iter()
+        .all(|compare| !keys.is_too_much() && compare.holds(keys));
     let ops = match succeeded {
         true => &txn.success,
         false => &txn.failure,
@@ -141,11 +144,20 @@ fn choose<'t>(keys: &KeysDraft<'_, impl View>, op: &'t KeyOp) -> Chosen<'t> {
 
 /// Runs a request about keys: everything is checked first, then everything is done.
 pub(crate) fn run(draft: &mut Draft<'_, impl View>, op: &KeyOp) -> Outcome {
+    // What only reads is no entry, and is told however much it is.
+    if !op.is_read_only() {
+        draft.keys.set_bounds();
+    }
+    let begun = draft.changes();
     let chosen = choose(&draft.keys, op);
     if let Err(refusal) = check(draft, &chosen) {
         return Outcome::Refused(refusal);
     }
     let answer = perform(draft, &chosen);
+    if draft.keys.is_too_much() {
+        draft.undo_keys(begun);
+        return Outcome::Refused(Refusal::TooMuchAtOnce);
+    }
     Outcome::Applied {
         revision: draft.globals.revision,
         effect: Effect::Keys(answer),
@@ -176,9 +188,19 @@ fn perform(draft: &mut Draft<'_, impl View>, chosen: &Chosen<'_>) -> KeyAnswer {
         Chosen::Range(ask) => KeyAnswer::Range(range(&draft.keys, ask)),
         Chosen::Put(ask) => put(draft, ask),
         Chosen::Delete(ask) => delete(draft, ask),
-        Chosen::Branch { succeeded, ops } => KeyAnswer::Txn {
-            succeeded: *succeeded,
-            answers: ops.iter().map(|op| perform(draft, op)).collect(),
-        },
+        Chosen::Branch { succeeded, ops } => {
+            let mut answers = Vec::new();
+            for op in ops {
+                // The rest would be in vain.
+                if draft.keys.is_too_much() {
+                    break;
+                }
+                answers.push(perform(draft, op));
+            }
+            KeyAnswer::Txn {
+                succeeded: *succeeded,
+                answers,
+            }
+        }
     }
 }

@@ -98,6 +98,9 @@ pub(super) fn delete(draft: &mut Draft<'_, impl View>, ask: &DeleteRange) -> Key
     let mut previous = Vec::new();
     draft.keys.scan(&ask.keys, None, &mut |found| {
         if !is_reserved(&found.key) {
+            if ask.want_previous {
+                draft.keys.answers_with(&found);
+            }
             let value = match ask.want_previous {
                 true => found.value,
                 false => Bytes::new(),

@@ -21,6 +21,10 @@ use etcd::response_op::Response;
 /// be read.
 pub const TXN_DEPTH_MAX: usize = 32;
 
+/// Operations and comparisons of a transaction, those of nested ones and of branches that are not taken
+/// included, for each that one level may have.
+const OPS_MAX_FACTOR: usize = 16;
+
 /// Why a request about keys is none, whatever the store holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MalformedKeys {
@@ -55,10 +59,24 @@ impl From<MalformedKeys> for DecodeError {
 /// # Errors
 /// The first thing that etcd's `checkTxnRequest` and `checkIntervals` would find.
 pub fn txn(txn: etcd::TxnRequest, ops_max: usize) -> Result<Txn, MalformedKeys> {
+    let mut all = ops_max.saturating_mul(OPS_MAX_FACTOR);
+    count(&txn, &mut all).ok_or(MalformedKeys::TooManyOps(ops_max))?;
     let txn = branches(txn, ops_max, TXN_DEPTH_MAX)?;
     check_distinct(&txn.success)?;
     check_distinct(&txn.failure)?;
     Ok(txn)
+}
+
+/// Takes everything in a transaction from what is left; `None` when that is too little.
+fn count(txn: &etcd::TxnRequest, left: &mut usize) -> Option<()> {
+    let ops = txn.success.iter().chain(&txn.failure);
+    *left = left.checked_sub(txn.compare.len() + txn.success.len() + txn.failure.len())?;
+    for op in ops {
+        if let Some(Request::RequestTxn(inner)) = &op.request {
+            count(inner, left)?;
+        }
+    }
+    Some(())
 }
 
 fn branches(txn: etcd::TxnRequest, ops_max: usize, depth: usize) -> Result<Txn, MalformedKeys> {

@@ -115,7 +115,8 @@ fn details(refusal: &Refusal) -> HashMap<String, String> {
         | Refusal::UnknownNode { .. }
         | Refusal::MarkerNotBound { .. }
         | Refusal::KeyNotFound
-        | Refusal::KeyReserved => {}
+        | Refusal::KeyReserved
+        | Refusal::TooMuchAtOnce => {}
         Refusal::LeaseNotFound { lease } | Refusal::LeaseExists { lease } => {
             put("lease", lease.to_string());
         }
@@ -182,7 +183,8 @@ fn next(refusal: &Refusal) -> Option<String> {
         | Refusal::KeyReserved
         | Refusal::LeaseExists { .. }
         | Refusal::LeaseTimeMoved { .. }
-        | Refusal::TooManyLeases { .. } => return None,
+        | Refusal::TooManyLeases { .. }
+        | Refusal::TooMuchAtOnce => return None,
     })
 }
 

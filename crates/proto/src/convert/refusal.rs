@@ -148,6 +148,7 @@ impl From<&Refusal> for storage::Refusal {
             Refusal::LeaseTimeMoved { term, now_ms } => {
                 Kind::LeaseTimeMoved(message::LeaseTimeMoved { term, now_ms })
             }
+            Refusal::TooMuchAtOnce => Kind::TooMuchAtOnce(message::TooMuchAtOnce {}),
             Refusal::TooManyLeases { held } => Kind::TooManyLeases(message::TooManyLeases { held }),
             Refusal::KeyReserved => Kind::KeyReserved(message::KeyReserved {}),
         };
@@ -264,6 +265,7 @@ impl TryFrom<storage::Refusal> for Refusal {
                 term: found.term,
                 now_ms: found.now_ms,
             },
+            Kind::TooMuchAtOnce(_) => Self::TooMuchAtOnce,
             Kind::TooManyLeases(found) => Self::TooManyLeases { held: found.held },
             Kind::KeyReserved(_) => Self::KeyReserved,
         })

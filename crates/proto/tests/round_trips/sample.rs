@@ -207,6 +207,7 @@ pub(crate) fn refusal() -> impl Strategy<Value = Refusal> {
         each! { Refusal::LeaseExists { lease: lease_id() } },
         each! { Refusal::LeaseTimeMoved { term: number(), now_ms: number() } },
         each! { Refusal::TooManyLeases { held: number() } },
+        Just(Refusal::TooMuchAtOnce),
     ]
 }
 

@@ -211,7 +211,7 @@ impl Kv for KvAnswers {
         let command = Ok(Command::Compact(Compact { revision }));
         let done = self.writer.write("KV.Compact", &metadata, command).await?;
         if ask.physical {
-            self.reclaimed(deadline::of(&metadata)).await?;
+            self.reclaimed(revision, deadline::of(&metadata)).await?;
         }
         let message = CompactionResponse {
             header: Some(header(&self.member, done.revision)),
@@ -222,14 +222,15 @@ impl Kv for KvAnswers {
 
 impl KvAnswers {
     /// Waits until nothing that was compacted is left, as far as this member has applied.
-    async fn reclaimed(&self, deadline: Instant) -> Result<(), Status> {
+    async fn reclaimed(&self, revision: Revision, deadline: Instant) -> Result<(), Status> {
         let replica = self.writer.replica()?;
         let mut applied = replica.watch_applied();
         let state = &replica.stores().state;
         loop {
             applied.borrow_and_update();
             let globals = state.with_view(|view| view.globals());
-            if !globals.map_err(|_| rpctypes::stopped())?.is_reclaiming() {
+            let globals = globals.map_err(|_| rpctypes::stopped())?;
+            if globals.compacted >= revision && !globals.is_reclaiming() {
                 return Ok(());
             }
             let changed = tokio::time::timeout_at(deadline.into(), applied.changed());

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tally_consensus::{ProposeError, Replica};
+use tally_consensus::{NotAccepted, ProposeError, Replica};
 use tally_model::command::OpenSession;
 use tally_model::{
     Answer, Command, Effect, Marker, Outcome, Refusal, Request, SessionId, Tag, Tagged,
@@ -150,7 +150,8 @@ impl Lanes {
             if let Some(taken) = lane.take() {
                 return Ok(taken);
             }
-            let _one = lane.opening.lock().await;
+            let opening = tokio::time::timeout_at(deadline.into(), lane.opening.lock()).await;
+            let _one = opening.map_err(|_| Some(NotAccepted::NoLeader.into()))?;
             if lane.lock().session.is_none() {
                 let session = self.open(replica, deadline).await?;
                 lane.lock().session = Some(session);
@@ -176,7 +177,7 @@ impl Lanes {
             } => Ok(session),
             outcome => {
                 tracing::error!(?outcome, "a session of this member's own was not opened");
-                Err(Some(tally_consensus::NotAccepted::NoLeader.into()))
+                Err(Some(NotAccepted::NoLeader.into()))
             }
         }
     }

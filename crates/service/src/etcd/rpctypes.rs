@@ -86,7 +86,9 @@ pub(super) fn refusal(refusal: &Refusal) -> Status {
         Refusal::LeaseExists { .. } => {
             Status::failed_precondition("etcdserver: lease already exists")
         }
-        Refusal::TooManyLeases { .. } => own(refusal, Code::ResourceExhausted),
+        Refusal::TooManyLeases { .. } | Refusal::TooMuchAtOnce => {
+            own(refusal, Code::ResourceExhausted)
+        }
         Refusal::KeyReserved => own(refusal, Code::PermissionDenied),
         Refusal::TooManyUnacknowledged { .. } => own(refusal, Code::ResourceExhausted),
         Refusal::AlreadyFounded

@@ -12,15 +12,9 @@
 use tally_model::explanation::codes;
 use tally_model::{Marker, SessionId, Tag};
 use tally_proto::fault::Fault;
+use tally_proto::metadata::{ACKNOWLEDGED, APPLIED, MARKER, OUTCOME, REPLAYED, SEQUENCE, SESSION};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Response, Status};
-
-const SESSION: &str = "tally-session";
-const SEQUENCE: &str = "tally-sequence";
-const ACKNOWLEDGED: &str = "tally-acknowledged";
-const MARKER: &str = "tally-marker";
-/// Metadata of the answer: whether it is the first one.
-const OUTCOME: &str = "tally-outcome";
 
 /// What a client said of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +73,7 @@ fn number(metadata: &MetadataMap, name: &'static str) -> Result<Option<u64>, Sta
         return Ok(None);
     };
     match text.parse() {
-        Ok(number) if number > 0 => Ok(Some(number)),
+        Ok(number) if number > 0 && number < u64::MAX => Ok(Some(number)),
         Ok(_) | Err(_) => Err(invalid(
             name,
             &format!("found {text:?}, expected a number from 1 on"),
@@ -96,8 +90,8 @@ fn invalid(name: &str, problem: &str) -> Status {
 /// Says in the answer's metadata whether it is the first one to this tag.
 pub(super) fn tell<T>(response: &mut Response<T>, replayed: bool) {
     let outcome = match replayed {
-        true => "replayed",
-        false => "applied",
+        true => REPLAYED,
+        false => APPLIED,
     };
     let value = MetadataValue::from_static(outcome);
     response.metadata_mut().insert(OUTCOME, value);

@@ -58,7 +58,10 @@ impl RowCache {
     pub(super) fn written(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
         match value {
             Some(value) => {
-                if !is_history(&key) {
+                if is_history(&key) {
+                    // That it did not stand may be known from before.
+                    drop(self.0.remove(&key));
+                } else {
                     self.0.insert(key, Some(value));
                 }
             }

@@ -194,6 +194,8 @@ struct Watchers {
     /// Those of more than one key.
     ranges: BTreeSet<u64>,
     previous_wanted: usize,
+    /// Who asked how far the hub has come before it knew.
+    progress_asked: Vec<Way>,
 }
 
 impl Watchers {
@@ -317,9 +319,11 @@ impl Hub {
 
     /// Has a stream told how far its watchers have come, after everything that was told before.
     pub(super) fn ask_progress(&self, way: &Way) {
-        let watchers = self.lock();
-        if let Some(through) = watchers.position {
-            way.deliver(Delivery::Progress { through });
+        let mut watchers = self.lock();
+        match watchers.position {
+            Some(through) => way.deliver(Delivery::Progress { through }),
+            // Before the hub has told anything at all.
+            None => watchers.progress_asked.push(way.clone()),
         }
     }
 
@@ -350,6 +354,9 @@ impl Hub {
             let (after, previous) = {
                 let mut watchers = self.lock();
                 let after = *watchers.position.get_or_insert(reached);
+                for way in std::mem::take(&mut watchers.progress_asked) {
+                    way.deliver(Delivery::Progress { through: after });
+                }
                 (after, watchers.previous_wanted > 0)
             };
             if after >= reached {

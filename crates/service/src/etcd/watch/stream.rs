@@ -101,13 +101,21 @@ impl Stream {
     /// Serves the stream until its client is gone.
     pub(super) async fn run(mut self, mut requests: Streaming<WatchRequest>) {
         let mut look = tokio::time::interval(PROGRESS_EVERY / 20);
+        let send = self.send.clone();
+        let mut asking = true;
         loop {
             let waited_for = !self.behind.is_empty();
             let step = tokio::select! {
-                request = requests.next() => match request {
+                request = requests.next(), if asking => match request {
                     Some(Ok(request)) => self.take(request).await,
-                    Some(Err(_)) | None => Err(Ended),
+                    Some(Err(_)) => Err(Ended),
+                    // It asks for nothing more, and goes on to listen.
+                    None => {
+                        asking = false;
+                        Ok(())
+                    }
                 },
+                () = send.closed() => Err(Ended),
                 Some(delivery) = self.inbox.next() => self.deliver(delivery).await,
                 () = tokio::task::yield_now(), if !self.behind.is_empty() => self.read_history().await,
                 _ = look.tick() => {
@@ -217,7 +225,8 @@ impl Stream {
             Delivery::LetGo { watch, through } => {
                 if let Some(watcher) = self.watcher(watch) {
                     watcher.place = None;
-                    watcher.through = through;
+                    // What it does not want to be told of counts as known.
+                    watcher.through = through.max(Revision(watcher.from.0 - 1));
                     self.behind.push_back(watch);
                 }
                 Ok(())
@@ -301,6 +310,8 @@ impl Stream {
         let (wanted, through) = (watcher.wanted.clone(), watcher.through);
         if let Some(place) = hub.enter(watch, &wanted, through, &way) {
             watcher.place = Some(place);
+            // It has read as far as this, which may be further than the hub has told.
+            watcher.from = watcher.from.max(through.next());
             return Ok(());
         }
         let state = self.replica.stores().state.reader();

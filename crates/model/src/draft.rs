@@ -3,7 +3,7 @@
 use crate::change::Change;
 use crate::claim::{CLAIMS_PER_NODE_MAX, Claim};
 use crate::history::{Event, HistoryEntry};
-use crate::identifier::{Marker, NodeId, Revision, Stamp, Tag};
+use crate::identifier::{LeaseId, Marker, NodeId, Revision, Stamp, Tag};
 use crate::keys::{EventId, KeyEvent, KeysDraft};
 use crate::node::{Node, SetBy};
 use crate::settings::Settings;
@@ -59,8 +59,8 @@ impl<'v, V: View> Draft<'v, V> {
         self.globals.revision
     }
 
-    /// Changes a key, at this entry's revision.
-    pub(crate) fn change_key(&mut self, event: KeyEvent) {
+    /// Changes a key, at this entry's revision. `before` is the lease that the key had until now.
+    pub(crate) fn change_key(&mut self, event: KeyEvent, before: Option<LeaseId>) {
         let id = EventId {
             revision: self.revise(),
             number: self.key_events,
@@ -71,7 +71,6 @@ impl<'v, V: View> Draft<'v, V> {
             KeyEvent::Deleted { .. } => None,
         };
         let key = event.key();
-        let before = self.keys.get(key).and_then(|before| before.lease);
         let after = now.as_ref().and_then(|now| now.lease);
         if before != after {
             if let Some(lease) = before {

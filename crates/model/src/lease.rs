@@ -132,7 +132,7 @@ fn end(draft: &mut Draft<'_, impl View>, id: LeaseId) -> usize {
     let keys = draft.view.lease_keys(id);
     let count = keys.len();
     for key in keys {
-        draft.change_key(KeyEvent::Deleted { key });
+        draft.change_key(KeyEvent::Deleted { key }, Some(id));
     }
     draft.globals.leases -= 1;
     draft.push(Change::LeaseEnded { lease: id });

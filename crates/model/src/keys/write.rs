@@ -86,7 +86,8 @@ pub(super) fn put(draft: &mut Draft<'_, impl View>, ask: &Put) -> KeyAnswer {
         version: previous.as_ref().map_or(0, |previous| previous.version) + 1,
         lease,
     };
-    draft.change_key(KeyEvent::Put(made));
+    let lease_before = previous.as_ref().and_then(|previous| previous.lease);
+    draft.change_key(KeyEvent::Put(made), lease_before);
     KeyAnswer::Put {
         revision,
         previous: previous.filter(|_| ask.want_previous),
@@ -111,7 +112,7 @@ pub(super) fn delete(draft: &mut Draft<'_, impl View>, ask: &DeleteRange) -> Key
     });
     for found in &previous {
         let key = found.key.clone();
-        draft.change_key(KeyEvent::Deleted { key });
+        draft.change_key(KeyEvent::Deleted { key }, found.lease);
     }
     let count = previous.len() as u64;
     if !ask.want_previous {

@@ -4,8 +4,9 @@ use crate::change::Change;
 use crate::claim::{CLAIMS_PER_NODE_MAX, Claim};
 use crate::history::{Event, HistoryEntry};
 use crate::identifier::{LeaseId, Marker, NodeId, Revision, Stamp, Tag};
-use crate::keys::{EventId, KeyEvent, KeysDraft};
+use crate::keys::{self, EventId, KeyEvent, KeysDraft};
 use crate::node::{Node, SetBy};
+use crate::record_keys;
 use crate::settings::Settings;
 use crate::storage_state::StorageState;
 use crate::view::{Globals, View};
@@ -172,8 +173,32 @@ impl<'v, V: View> Draft<'v, V> {
         }
     }
 
+    /// Has every node and claim that the entry changed shown as a key.
+    fn show_records(&mut self) {
+        let shown = self.changes.iter().filter_map(|change| match change {
+            Change::NodeRegistered { node }
+            | Change::StorageStateChanged { node }
+            | Change::ClaimDropped { node } => Some((
+                record_keys::node_key(node.id),
+                record_keys::node_value(node),
+            )),
+            Change::ClaimRecorded { claim } => {
+                let key = record_keys::claim_key(claim.node, claim.marker);
+                Some((key, record_keys::claim_value(claim)))
+            }
+            _ => None,
+        });
+        for (key, value) in shown.collect::<Vec<_>>() {
+            let previous = self.keys.get(&key);
+            let revision = self.revise();
+            let made = keys::next_version(previous.as_ref(), key, value, revision);
+            self.change_key(KeyEvent::Put(made), None);
+        }
+    }
+
     /// The changes, the globals last.
     pub(crate) fn finish(mut self) -> Vec<Change> {
+        self.show_records();
         let (before, after) = (self.before.revision, self.globals.revision);
         assert!(
             after == before || after == before.next(),

@@ -24,6 +24,7 @@ pub use write::{DeleteRange, LeaseOf, Put};
 pub(crate) use compaction::{compact, reclaim, reclaimed_for};
 pub(crate) use draft::KeysDraft;
 pub(crate) use txn::run;
+pub(crate) use write::next_version;
 
 /// Keys that begin so are written by the state machine alone; everyone may read them.
 ///

@@ -14,6 +14,7 @@ pub mod lease;
 pub mod memory;
 pub mod node;
 pub mod outcome;
+pub mod record_keys;
 pub mod refusal;
 pub mod session;
 pub mod settings;

@@ -40,3 +40,13 @@ pub enum SetBy {
     Node,
     Operator,
 }
+
+impl SetBy {
+    /// As people and programs read it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Operator => "operator",
+        }
+    }
+}

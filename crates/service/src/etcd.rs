@@ -35,7 +35,7 @@ pub(crate) fn serve(routes: Routes, member: &Arc<Member>) -> Routes {
     let writer = Arc::new(writer::Writer::new(member.clone()));
     let kv = kv::KvAnswers::new(member.clone(), writer.clone());
     let lease = lease::LeaseAnswers::new(member.clone(), writer);
-    let watch = watch::WatchAnswers::new(member.clone());
+    let watch = watch::WatchAnswers(member.clone());
     let cluster = cluster::ClusterAnswers(member.clone());
     let maintenance = maintenance::MaintenanceAnswers(member.clone());
     let routes = routes

@@ -11,6 +11,7 @@ mod etcd;
 mod fault;
 mod formation;
 mod http;
+mod hub;
 mod lease_time;
 mod member;
 mod metrics;

@@ -1,8 +1,8 @@
 //! One member as its services see it: what it was started with, its directory, and its replica once
 //! it is part of a cluster.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tally_consensus::{Deps, Member as Peer, Replica, ReplicaOptions, Role, Status, Stores};
 use tally_model::explanation::codes;
@@ -13,6 +13,7 @@ use tally_storage::DataDir;
 use tokio::sync::watch;
 
 use crate::ending::Ending;
+use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::peer::PeerTransport;
 use crate::server::{Faults, ServerConfig, StartError};
@@ -45,6 +46,8 @@ pub(crate) struct Member {
     /// See `catching_up`; once true, always true.
     caught_up: AtomicBool,
     phase: watch::Sender<Phase>,
+    /// Made for the first watcher.
+    hub: OnceLock<Hub>,
     starting: tokio::sync::Mutex<()>,
 }
 
@@ -71,6 +74,7 @@ impl Member {
             caught_up: AtomicBool::new(false),
             ending: Ending::default(),
             phase: watch::Sender::new(Phase::Waiting(fault)),
+            hub: OnceLock::new(),
             starting: tokio::sync::Mutex::default(),
         })
     }
@@ -100,6 +104,16 @@ impl Member {
             }
             phase.changed().await.ok()?;
         }
+    }
+
+    /// Who tells all watchers of this member's what happens.
+    pub(crate) fn hub(&self, replica: &Replica) -> Hub {
+        let begin = || {
+            let hub = Hub::default();
+            tokio::spawn(hub.clone().run(replica.clone()));
+            hub
+        };
+        self.hub.get_or_init(begin).clone()
     }
 
     /// Notes that everything is applied that was answered before the start.

@@ -81,7 +81,7 @@ pub fn disk_seeds() -> Vec<Vec<u8>> {
         bytes.map(|bytes| [&[which], bytes.as_slice()].concat())
     };
     let identity = Identity {
-        format: 1,
+        format: 2,
         member: 7,
         name: "n1".to_owned(),
         formation: vec![1; 32],

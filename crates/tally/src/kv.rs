@@ -1,6 +1,7 @@
 //! `tally kv`: keys, transactions, leases and watches.
 
 mod document;
+mod key;
 mod lease;
 mod txn;
 mod watch;
@@ -14,6 +15,7 @@ use crate::connection::{Connection, close};
 use crate::exit::{Exit, Failure};
 use crate::output::{Output, table};
 use document::{FoundDocument, WrittenDocument, shown};
+use key::Key;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KvCommand {
@@ -21,7 +23,7 @@ pub(crate) enum KvCommand {
     Get(GetArguments),
     /// Puts a value. Sent again until it is answered, it is put once.
     Put {
-        key: String,
+        key: Key,
         #[arg(allow_hyphen_values = true)]
         value: String,
         /// The lease that the key ends with, as `tally kv lease grant` printed it.
@@ -30,7 +32,7 @@ pub(crate) enum KvCommand {
     },
     /// Deletes a key, or every key of a range.
     Del {
-        key: String,
+        key: Key,
         #[command(flatten)]
         reach: Reach,
     },
@@ -43,8 +45,9 @@ pub(crate) enum KvCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct GetArguments {
-    /// The key, or where the range begins.
-    key: String,
+    /// The key, or where the range begins. `\x` and two hexadecimal digits stand for a byte:
+    /// '\x00tally/nodes/' is where the records of log servers begin.
+    key: Key,
     #[command(flatten)]
     reach: Reach,
     /// As of this revision.
@@ -70,11 +73,11 @@ pub(crate) struct Reach {
     prefix: bool,
     /// Every key from KEY up to but not including END.
     #[arg(long, value_name = "END")]
-    to: Option<String>,
+    to: Option<Key>,
 }
 
 impl Reach {
-    fn keys(&self, key: &str) -> KeyRange {
+    fn keys(&self, key: &Key) -> KeyRange {
         match &self.to {
             Some(end) => keys::between(key, end),
             None if self.prefix => keys::prefix(key),
@@ -140,7 +143,7 @@ async fn get(client: &Client, arguments: &GetArguments, output: Output) -> Resul
     let found = client.keys().range(&range, consistency).await?;
     let is_one = matches!(range.keys, KeyRange::One(_));
     if is_one && found.found.is_empty() {
-        let failure = Failure::fault(codes::NOT_FOUND, format!("there is no key {key:?}"));
+        let failure = Failure::fault(codes::NOT_FOUND, format!("there is no key \"{key}\""));
         return Err(failure
             .expected("a key that is there, or the beginning of some with --prefix")
             .next(format!("tally kv get '{key}' --prefix --keys-only")));
@@ -193,7 +196,7 @@ fn about(found: &KeyValue) -> [String; 3] {
 
 async fn put(
     client: &Client,
-    key: &str,
+    key: &Key,
     value: &str,
     lease: Option<LeaseId>,
     output: Output,
@@ -205,7 +208,7 @@ async fn put(
     output.print(&document, || document.text(&asked))
 }
 
-async fn delete(client: &Client, key: &str, reach: &Reach, output: Output) -> Result<(), Failure> {
+async fn delete(client: &Client, key: &Key, reach: &Reach, output: Output) -> Result<(), Failure> {
     let deleted = client.keys().delete(reach.keys(key)).await;
     let deleted = deleted.map_err(|error| Failure::from(error).asked(format!("del {key}")))?;
     let count = deleted.answer.count;

@@ -107,7 +107,7 @@ fn newer(path: &Path) -> Result<()> {
     let bytes = std::fs::read(path)?;
     let (magic, message) = (&bytes[..8], &bytes[16..]);
     let identity = Identity {
-        format: 2,
+        format: 3,
         ..Identity::decode(message)?
     };
     let message = identity.encode_to_vec();

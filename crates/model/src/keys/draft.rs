@@ -99,7 +99,7 @@ impl<'v, V: View> KeysDraft<'v, V> {
     }
 
     /// The key as it is now.
-    pub(super) fn get(&self, key: &[u8]) -> Option<KeyValue> {
+    pub(crate) fn get(&self, key: &[u8]) -> Option<KeyValue> {
         match self.written.get(key) {
             Some(written) => written.clone(),
             None => self.view.key(key),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{KeyAnswer, KeyEvent, KeyRange, KeyValue, is_reserved};
 use crate::draft::Draft;
-use crate::identifier::LeaseId;
+use crate::identifier::{LeaseId, Revision};
 use crate::refusal::Refusal;
 use crate::view::View;
 
@@ -63,6 +63,23 @@ pub(super) fn check_delete(ask: &DeleteRange) -> Result<(), Refusal> {
     }
 }
 
+/// The version of a key that a put makes of the one before, without a lease.
+pub(crate) fn next_version(
+    previous: Option<&KeyValue>,
+    key: Bytes,
+    value: Bytes,
+    revision: Revision,
+) -> KeyValue {
+    KeyValue {
+        key,
+        value,
+        created: previous.map_or(revision, |previous| previous.created),
+        modified: revision,
+        version: previous.map_or(0, |previous| previous.version) + 1,
+        lease: None,
+    }
+}
+
 /// Puts what was checked.
 pub(super) fn put(draft: &mut Draft<'_, impl View>, ask: &Put) -> KeyAnswer {
     let previous = draft.keys.get(&ask.key);
@@ -77,14 +94,8 @@ pub(super) fn put(draft: &mut Draft<'_, impl View>, ask: &Put) -> KeyAnswer {
         LeaseOf::Kept => previous.as_ref().and_then(|previous| previous.lease),
     };
     let made = KeyValue {
-        key: ask.key.clone(),
-        value,
-        created: previous
-            .as_ref()
-            .map_or(revision, |previous| previous.created),
-        modified: revision,
-        version: previous.as_ref().map_or(0, |previous| previous.version) + 1,
         lease,
+        ..next_version(previous.as_ref(), ask.key.clone(), value, revision)
     };
     let lease_before = previous.as_ref().and_then(|previous| previous.lease);
     draft.change_key(KeyEvent::Put(made), lease_before);

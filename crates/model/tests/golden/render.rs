@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use tally_model::keys::is_reserved;
 use tally_model::memory::MemoryState;
 use tally_model::{
     Alarm, Answer, Change, Claim, Effect, Event, HistoryEntry, KeyAnswer, KeyEvent, KeyOp,
@@ -148,6 +149,14 @@ impl Names<'_> {
                 format!("outcome forgotten: {}/{sequence}", self.session(*session))
             }
             Change::KeyChanged { id, event } => match event {
+                // The record was told of above.
+                KeyEvent::Put(made) if is_reserved(&made.key) => {
+                    format!(
+                        "shown as {}, version {}",
+                        made.key.escape_ascii(),
+                        made.version
+                    )
+                }
                 KeyEvent::Put(made) => format!("{}: {}", id.revision, key_value(made)),
                 KeyEvent::Deleted { key } => {
                     format!("{}: {} deleted", id.revision, key.escape_ascii())
@@ -219,10 +228,7 @@ impl Names<'_> {
             } => format!("claimed by marker {}", letter(*marker)),
             Event::Claimed { marker: None } => "claimed without a marker".to_owned(),
         };
-        let actor = match entry.actor {
-            SetBy::Node => "node",
-            SetBy::Operator => "operator",
-        };
+        let actor = entry.actor.as_str();
         let mut text = format!(
             "{} node {} {event}, by {actor}, tag {}",
             entry.revision,

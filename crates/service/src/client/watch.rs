@@ -1,21 +1,23 @@
-//! Watches: history as it is written. A watch reads the stored history at its client's pace, so that
-//! a slow client costs a cursor and not a queue.
+//! Watches of nodes: lines of the history, as they are written. What happens comes from the hub, as for
+//! watchers of keys; what has happened, or what a slow client missed, from the stored history.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tally_consensus::{AppliedMark, Consistency, Replica};
-use tally_model::{NodeId, Revision, View};
+use tally_consensus::{Consistency, Replica};
+use tally_model::{HistoryEntry, NodeId, Revision, View, record_keys};
 use tally_proto::fault::Fault;
 use tally_proto::v1::watch_response::Kind;
 use tally_proto::v1::{WatchEvent, WatchResponse, WatchStarted};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tally_storage::StateView;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::fault;
+use crate::hub::{Delivery, Hub, Inbox, Wanted, Watch, Way};
 use crate::member::Member;
 
 /// Lines that are read at a time.
@@ -26,6 +28,9 @@ const MESSAGES_WAITING_MAX: usize = 16;
 
 /// How often a watch looks whether its member still belongs to the cluster.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// There is one watcher on a stream.
+const ONLY_WATCH: Watch = Watch { id: 0, serial: 0 };
 
 type Message = Result<WatchResponse, Status>;
 
@@ -43,7 +48,7 @@ pub(super) async fn start(
     let reader = replica.read(Consistency::Linearizable, deadline).await;
     let leader = || replica.status().leader_address();
     let reader = reader.map_err(|error| fault::read(&error, leader()))?;
-    let applied = replica.watch_applied();
+    let hub = member.hub(&replica);
     let seen = reader.with_view(|view| {
         let watched = node.and_then(|id| view.node(id));
         (view.revision(), watched)
@@ -63,8 +68,14 @@ pub(super) async fn start(
         if send.send(message(Kind::Started(started))).await.is_err() {
             return;
         }
+        let follower = Follower {
+            replica: &replica,
+            node,
+            after,
+            send: &send,
+        };
         tokio::select! {
-            () = follow(&replica, applied, node, after, &send) => {}
+            Ended = follower.follow(&hub) => {}
             fault = lost(&member) => {
                 // The client may be gone as well.
                 let _ = send.send(Err(fault::not_ready(fault))).await;
@@ -90,47 +101,104 @@ fn message(kind: Kind) -> Message {
     Ok(WatchResponse { kind: Some(kind) })
 }
 
-async fn follow(
-    replica: &Replica,
-    mut applied: watch::Receiver<AppliedMark>,
+/// What one client is told: lines of the history, of one node or of all.
+struct Follower<'a> {
+    replica: &'a Replica,
     node: Option<NodeId>,
-    mut after: Revision,
-    send: &mpsc::Sender<Message>,
-) {
-    loop {
-        // Everything up to here is in the state when it is read below.
-        let reached = applied.borrow_and_update().revision;
-        let read = replica
-            .stores()
-            .state
-            .with_view(|view| view.history_after(after, node, READ_MAX));
-        let lines = match read {
-            Ok(lines) => lines,
-            Err(error) => {
-                let _ = send.send(Err(fault::disk(&error))).await;
-                return;
-            }
+    /// Every line up to here was told.
+    after: Revision,
+    send: &'a mpsc::Sender<Message>,
+}
+
+/// The client is gone, or the state cannot be read.
+struct Ended;
+
+impl Follower<'_> {
+    /// Tells of what has happened, and then of what happens.
+    async fn follow(mut self, hub: &Hub) -> Ended {
+        let (way, mut inbox) = Way::new();
+        let wanted = Wanted {
+            keys: record_keys::keys_of(self.node),
+            puts: true,
+            deletions: true,
+            previous: false,
         };
+        loop {
+            let Some(_place) = hub.enter(ONLY_WATCH, &wanted, self.after, &way) else {
+                if let Err(ended) = self.read_history().await {
+                    return ended;
+                }
+                // The hub may not have begun.
+                tokio::task::yield_now().await;
+                continue;
+            };
+            if let Err(ended) = self.listen(&mut inbox).await {
+                return ended;
+            }
+        }
+    }
+
+    /// Tells some of what has happened.
+    async fn read_history(&mut self) -> Result<(), Ended> {
+        let (after, node) = (self.after, self.node);
+        let read = |view: &StateView<'_>| {
+            let lines = view.history_after(after, node, READ_MAX);
+            (lines, view.revision())
+        };
+        let (lines, revision) = self.read(read).await?;
         let full = lines.len() == READ_MAX;
         for line in lines {
-            after = line.revision;
-            let event = WatchEvent {
-                entry: Some(line.into()),
+            self.tell(line).await?;
+        }
+        if !full {
+            self.after = self.after.max(revision);
+        }
+        Ok(())
+    }
+
+    /// Tells of what happens, until the hub lets it go.
+    async fn listen(&mut self, inbox: &mut Inbox) -> Result<(), Ended> {
+        loop {
+            let delivery = tokio::select! {
+                delivery = inbox.next() => delivery.ok_or(Ended)?,
+                () = self.send.closed() => return Err(Ended),
             };
-            if send.send(message(Kind::Event(event))).await.is_err() {
-                return;
+            match delivery {
+                Delivery::Events { events, .. } => {
+                    for told in events {
+                        // A claim's further attempts, and those beyond the bound, have no line.
+                        let line = self.read(|view| view.history_at(told.id.revision)).await?;
+                        if let Some(line) = line.filter(|line| line.revision > self.after) {
+                            self.tell(line).await?;
+                        }
+                    }
+                }
+                Delivery::LetGo { through, .. } => {
+                    self.after = self.after.max(through);
+                    return Ok(());
+                }
+                Delivery::Progress { .. } => {}
             }
         }
-        if full {
-            continue;
-        }
-        after = after.max(reached);
-        let news = applied.wait_for(|mark| mark.revision > reached);
-        tokio::select! {
-            news = news => if news.is_err() {
-                return;
-            },
-            () = send.closed() => return,
+    }
+
+    async fn tell(&mut self, line: HistoryEntry) -> Result<(), Ended> {
+        self.after = line.revision;
+        let event = WatchEvent {
+            entry: Some(line.into()),
+        };
+        let sent = self.send.send(message(Kind::Event(event))).await;
+        sent.map_err(|_| Ended)
+    }
+
+    async fn read<T>(&self, look: impl FnOnce(&StateView<'_>) -> T) -> Result<T, Ended> {
+        match self.replica.stores().state.with_view(look) {
+            Ok(found) => Ok(found),
+            Err(error) => {
+                // The client may be gone as well.
+                let _ = self.send.send(Err(fault::disk(&error))).await;
+                Err(Ended)
+            }
         }
     }
 }

@@ -1,10 +1,9 @@
 //! `etcdserverpb.Watch`: many watchers on one stream. What happens comes from the hub; what has happened,
 //! for a watcher that begins in the past or was let go, from the stored history.
 
-mod hub;
 mod stream;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -16,7 +15,6 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::rpctypes;
 use crate::member::Member;
-use hub::Hub;
 
 /// Answers between the watchers of a stream and the network.
 const ANSWERS_WAITING_MAX: usize = 16;
@@ -24,19 +22,7 @@ const ANSWERS_WAITING_MAX: usize = 16;
 /// Metadata with which a client asks for the end of a stream whose member knows no leader.
 const HAS_LEADER: &str = "hasleader";
 
-pub(super) struct WatchAnswers {
-    member: Arc<Member>,
-    hub: OnceLock<Hub>,
-}
-
-impl WatchAnswers {
-    pub(super) fn new(member: Arc<Member>) -> Self {
-        Self {
-            member,
-            hub: OnceLock::new(),
-        }
-    }
-}
+pub(super) struct WatchAnswers(pub(super) Arc<Member>);
 
 #[tonic::async_trait]
 impl Watch for WatchAnswers {
@@ -46,20 +32,16 @@ impl Watch for WatchAnswers {
         &self,
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let replica = self.member.replica().map_err(|_| rpctypes::stopped())?;
+        let replica = self.0.replica().map_err(|_| rpctypes::stopped())?;
         let leader_needed = request.metadata().contains_key(HAS_LEADER);
         if leader_needed && replica.status().leader.is_none() {
             return Err(rpctypes::no_leader());
         }
-        let hub = self.hub.get_or_init(|| {
-            let hub = Hub::default();
-            tokio::spawn(hub.clone().run(replica.clone()));
-            hub
-        });
+        let hub = self.0.hub(&replica);
         let (send, answers) = mpsc::channel(ANSWERS_WAITING_MAX);
-        let stream = stream::Stream::new(self.member.clone(), replica.clone(), hub.clone(), send);
+        let stream = stream::Stream::new(self.0.clone(), replica.clone(), hub, send);
         let requests = request.into_inner();
-        let member = self.member.clone();
+        let member = self.0.clone();
         tokio::spawn(async move {
             let last = stream.answers();
             let end = tokio::select! {

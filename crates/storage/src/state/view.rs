@@ -144,7 +144,7 @@ impl<'a> StateView<'a> {
         revisions
             .into_iter()
             .filter_map(|revision| {
-                let line = self.message::<history::Stored, HistoryEntry>(&history::key(revision));
+                let line = self.history_at(revision);
                 if line.is_none() {
                     self.break_off(
                         &format!("history at {revision}"),
@@ -154,6 +154,11 @@ impl<'a> StateView<'a> {
                 line
             })
             .collect()
+    }
+
+    /// The line of the history at a revision, if there is one.
+    pub fn history_at(&self, revision: Revision) -> Option<HistoryEntry> {
+        self.message::<history::Stored, _>(&history::key(revision))
     }
 
     /// Claims by node, from the one after `after` (the first for `None`), at most `limit`.

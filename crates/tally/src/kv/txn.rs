@@ -8,6 +8,7 @@ use tally_client::keys::{self, Comparison, Expected, KeyAnswer, KeyOp, Txn};
 
 use super::document::{TxnDocument, WrittenDocument};
 use super::found_text;
+use super::key::Key;
 use crate::exit::Failure;
 use crate::output::Output;
 
@@ -29,7 +30,7 @@ pub(crate) struct TxnArguments {
 /// `version(KEY)=N` and the like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Condition {
-    key: String,
+    key: Key,
     comparison: Comparison,
     expected: Expected,
 }
@@ -73,13 +74,18 @@ impl FromStr for Condition {
             "value" => Expected::Value(given.to_owned().into()),
             _ => return Err(wrong()),
         };
-        let key = key.to_owned();
+        let key = typed(key);
         Ok(Self {
             key,
             comparison,
             expected,
         })
     }
+}
+
+fn typed(key: &str) -> Key {
+    let Ok(key) = key.parse();
+    key
 }
 
 impl FromStr for Operation {
@@ -91,14 +97,14 @@ impl FromStr for Operation {
         let only_key = || match rest.trim() {
             "" => Err(wrong()),
             key if key.contains(' ') => Err(wrong()),
-            key => Ok(keys::one(key)),
+            key => Ok(keys::one(typed(key))),
         };
         Ok(Self(match what {
             "get" => keys::get(only_key()?),
             "del" => keys::delete(only_key()?),
             "put" => {
                 let (key, value) = rest.trim_start().split_once(' ').ok_or_else(wrong)?;
-                keys::put(key, value, None)
+                keys::put(typed(key), value, None)
             }
             _ => return Err(wrong()),
         }))
@@ -155,7 +161,7 @@ mod tests {
             text.parse::<Condition>()
                 .map(|read| (read.key, read.comparison, read.expected))
         };
-        let key = |key: &str| key.to_owned();
+        let key = typed;
         assert_eq!(
             read("version(a)=3"),
             Ok((key("a"), Comparison::Equal, Expected::Version(3)))

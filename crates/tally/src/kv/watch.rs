@@ -5,6 +5,7 @@ use tally_client::Client;
 use tally_client::keys::{self, KeyEvent, KeyWatchItem};
 
 use super::document::{ChangedDocument, shown};
+use super::key::Key;
 use crate::exit::Failure;
 use crate::output::Output;
 use crate::signals::Signals;
@@ -13,7 +14,7 @@ use crate::signals::Signals;
 /// With -o json each revision is one document on a line of its own.
 #[derive(Debug, Args)]
 pub(crate) struct WatchArguments {
-    key: String,
+    key: Key,
     /// Every key that begins with KEY; all keys when it is empty.
     #[arg(long)]
     prefix: bool,

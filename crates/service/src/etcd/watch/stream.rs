@@ -17,10 +17,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
-use super::hub::{
+use crate::etcd::header;
+use crate::hub::{
     BYTES_AT_ONCE, Delivery, Hub, Inbox, Place, ROWS_AT_ONCE, Told, Wanted, Watch, Way,
 };
-use crate::etcd::header;
 use crate::member::Member;
 
 /// Stands for no watcher, or for all of a stream.

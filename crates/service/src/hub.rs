@@ -1,6 +1,6 @@
-//! What happens to keys, read once for all watchers of a member. Each event goes to those that watch its
-//! key; one whose stream does not keep up is let go, and reads the history at its own pace until it has
-//! caught up.
+//! What happens to keys, and to nodes, whose records are keys too: read once for all watchers of a member.
+//! Each event goes to those that watch its key; one whose stream does not keep up is let go, and reads the
+//! history at its own pace until it has caught up.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -15,8 +15,8 @@ use tally_storage::{StateStore, StateView};
 use tokio::sync::mpsc;
 
 /// Events, and bytes of them, that are read at once; one revision is read as a whole.
-pub(super) const ROWS_AT_ONCE: usize = 1_000;
-pub(super) const BYTES_AT_ONCE: usize = 1 << 20;
+pub(crate) const ROWS_AT_ONCE: usize = 1_000;
+pub(crate) const BYTES_AT_ONCE: usize = 1 << 20;
 
 /// Bytes that wait for one stream; what would be more is read from the history later.
 const WAITING_BYTES_MAX: usize = 1 << 20;
@@ -26,15 +26,15 @@ const DELIVERY_BYTES: usize = 128;
 
 /// An event as watchers are told. Shared by all of them.
 #[derive(Debug)]
-pub(super) struct Told {
-    pub(super) id: EventId,
-    pub(super) event: KeyEvent,
-    pub(super) previous: Option<KeyValue>,
+pub(crate) struct Told {
+    pub(crate) id: EventId,
+    pub(crate) event: KeyEvent,
+    pub(crate) previous: Option<KeyValue>,
 }
 
 impl Told {
     /// Reads what it takes to tell of an event.
-    pub(super) fn of(
+    pub(crate) fn of(
         view: &StateView<'_>,
         id: EventId,
         event: KeyEvent,
@@ -48,7 +48,7 @@ impl Told {
         }
     }
 
-    pub(super) fn message(&self, want_previous: bool) -> mvcc::Event {
+    pub(crate) fn message(&self, want_previous: bool) -> mvcc::Event {
         let (kind, found) = match &self.event {
             KeyEvent::Put(made) => (mvcc::event::EventType::Put, made.into()),
             KeyEvent::Deleted { key } => {
@@ -80,15 +80,15 @@ impl Told {
 
 /// What one watcher wants to be told.
 #[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    pub(super) keys: KeyRange,
-    pub(super) puts: bool,
-    pub(super) deletions: bool,
-    pub(super) previous: bool,
+pub(crate) struct Wanted {
+    pub(crate) keys: KeyRange,
+    pub(crate) puts: bool,
+    pub(crate) deletions: bool,
+    pub(crate) previous: bool,
 }
 
 impl Wanted {
-    pub(super) fn accepts(&self, event: &KeyEvent) -> bool {
+    pub(crate) fn accepts(&self, event: &KeyEvent) -> bool {
         let kind = match event {
             KeyEvent::Put(_) => self.puts,
             KeyEvent::Deleted { .. } => self.deletions,
@@ -100,14 +100,14 @@ impl Wanted {
 /// One watcher of a stream. Its client may give the id once more when it is free again; what was meant
 /// for the one before must not reach the one after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Watch {
-    pub(super) id: i64,
-    pub(super) serial: u64,
+pub(crate) struct Watch {
+    pub(crate) id: i64,
+    pub(crate) serial: u64,
 }
 
 /// Something for the stream of a watcher.
 #[derive(Debug)]
-pub(super) enum Delivery {
+pub(crate) enum Delivery {
     /// All events of some revisions that the watcher wants.
     Events {
         watch: Watch,
@@ -131,20 +131,20 @@ impl Delivery {
 
 /// The way to one stream. Clones lead to the same one.
 #[derive(Clone, Debug)]
-pub(super) struct Way {
+pub(crate) struct Way {
     deliveries: mpsc::UnboundedSender<Delivery>,
     waiting: Arc<AtomicUsize>,
 }
 
 /// The stream's end of it.
 #[derive(Debug)]
-pub(super) struct Inbox {
+pub(crate) struct Inbox {
     deliveries: mpsc::UnboundedReceiver<Delivery>,
     waiting: Arc<AtomicUsize>,
 }
 
 impl Way {
-    pub(super) fn new() -> (Self, Inbox) {
+    pub(crate) fn new() -> (Self, Inbox) {
         let (send, deliveries) = mpsc::unbounded_channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let inbox = Inbox {
@@ -171,7 +171,7 @@ impl Way {
 
 impl Inbox {
     /// The next delivery. Never `None` while the stream has a way of its own.
-    pub(super) async fn next(&mut self) -> Option<Delivery> {
+    pub(crate) async fn next(&mut self) -> Option<Delivery> {
         let delivery = self.deliveries.recv().await?;
         self.waiting.fetch_sub(delivery.bytes(), Ordering::Relaxed);
         Some(delivery)
@@ -258,10 +258,10 @@ impl Watchers {
 
 /// See the module. Clones are the same hub.
 #[derive(Clone, Default)]
-pub(super) struct Hub(Arc<Mutex<Watchers>>);
+pub(crate) struct Hub(Arc<Mutex<Watchers>>);
 
 /// A watcher's place in the hub; it is taken out when this is dropped.
-pub(super) struct Place {
+pub(crate) struct Place {
     hub: Hub,
     number: u64,
 }
@@ -278,7 +278,7 @@ impl Hub {
     }
 
     /// Takes a watcher in that knows everything up to `through`; `None` when more has been told since.
-    pub(super) fn enter(
+    pub(crate) fn enter(
         &self,
         watch: Watch,
         wanted: &Wanted,
@@ -318,7 +318,7 @@ impl Hub {
     }
 
     /// Has a stream told how far its watchers have come, after everything that was told before.
-    pub(super) fn ask_progress(&self, way: &Way) {
+    pub(crate) fn ask_progress(&self, way: &Way) {
         let mut watchers = self.lock();
         match watchers.position {
             Some(through) => way.deliver(Delivery::Progress { through }),
@@ -328,7 +328,7 @@ impl Hub {
     }
 
     /// Tells of what happens, until the replica stops.
-    pub(super) async fn run(self, replica: Replica) {
+    pub(crate) async fn run(self, replica: Replica) {
         let mut applied = replica.watch_applied();
         let state = replica.stores().state.clone();
         loop {

@@ -21,7 +21,6 @@ use tally_proto::etcd::cluster_server::ClusterServer;
 use tally_proto::etcd::kv_server::KvServer;
 use tally_proto::etcd::lease_server::LeaseServer;
 use tally_proto::etcd::maintenance_server::MaintenanceServer;
-use tally_proto::etcd::watch_server::WatchServer;
 use tonic::service::Routes;
 
 use crate::member::Member;
@@ -41,7 +40,7 @@ pub(crate) fn serve(routes: Routes, member: &Arc<Member>) -> Routes {
     let routes = routes
         .add_service(KvServer::new(kv).max_decoding_message_size(limit))
         .add_service(LeaseServer::new(lease).max_decoding_message_size(limit))
-        .add_service(WatchServer::new(watch).max_decoding_message_size(limit))
+        .add_service(watch::WatchServer::new(watch, limit))
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(limit))
         .add_service(MaintenanceServer::new(maintenance).max_decoding_message_size(limit));
     absent::serve(routes)

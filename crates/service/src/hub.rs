@@ -1,28 +1,86 @@
 //! What happens to keys, and to nodes, whose records are keys too: read once for all watchers of a member.
 //! Each event goes to those that watch its key; one whose stream does not keep up is let go, and reads the
-//! history at its own pace until it has caught up.
+//! history at its own pace until it has caught up. What waits, and how many watch, is bounded for the member as a whole.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod index;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use prost::Message;
 use tally_consensus::Replica;
 use tally_model::{EventId, KeyEvent, KeyRange, KeyValue, Revision, View};
 use tally_proto::mvcc;
 use tally_storage::{StateStore, StateView};
 use tokio::sync::mpsc;
 
+use index::{Group, Index};
+
 /// Events, and bytes of them, that are read at once; one revision is read as a whole.
 pub(crate) const ROWS_AT_ONCE: usize = 1_000;
-pub(crate) const BYTES_AT_ONCE: usize = 1 << 20;
+const BYTES_AT_ONCE: usize = 1 << 20;
 
 /// Bytes that wait for one stream; what would be more is read from the history later.
-const WAITING_BYTES_MAX: usize = 1 << 20;
+pub(crate) const WAITING_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes that wait for all streams of a member; what several wait for counts once.
+const MEMBER_WAITING_BYTES_MAX: usize = 64 << 20;
+
+/// What a stream reads of the history at once when no more may wait: it goes on, in small steps.
+const BYTES_AT_ONCE_WHEN_FULL: usize = 16 << 10;
+
+/// Watchers of a member, those that read the history for themselves among them.
+const MEMBER_WATCHERS_MAX: usize = 200_000;
+
+/// Bytes of the keys that they watch.
+const MEMBER_WATCHED_BYTES_MAX: usize = 64 << 20;
 
 /// What a delivery takes beside its events.
 const DELIVERY_BYTES: usize = 128;
+
+/// What an event takes beside its keys and values.
+const TOLD_BYTES: usize = 512;
+
+/// Something that there may be only so much of in a member. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Amount(Arc<AtomicUsize>);
+
+impl Amount {
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self, more: usize) -> Share {
+        self.0.fetch_add(more, Ordering::Relaxed);
+        Share {
+            of: self.clone(),
+            amount: more,
+        }
+    }
+
+    fn add_up_to(&self, more: usize, max: usize) -> Option<Share> {
+        let share = self.add(more);
+        (self.get() <= max).then_some(share)
+    }
+}
+
+/// A part of an amount, given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    of: Amount,
+    amount: usize,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.of.0.fetch_sub(self.amount, Ordering::Relaxed);
+    }
+}
 
 /// An event as watchers are told. Shared by all of them.
 #[derive(Debug)]
@@ -30,25 +88,52 @@ pub(crate) struct Told {
     pub(crate) id: EventId,
     pub(crate) event: KeyEvent,
     pub(crate) previous: Option<KeyValue>,
+    /// As it goes to a client, without and with what was before; made when the first one is told.
+    encoded: [OnceLock<Bytes>; 2],
+    _waiting: Share,
 }
 
+/// Events that several may be told of.
+pub(crate) type Batch = Arc<[Arc<Told>]>;
+
 impl Told {
-    /// Reads what it takes to tell of an event.
+    /// Reads what it takes to tell of an event. It counts as waiting as long as somebody has it.
     pub(crate) fn of(
         view: &StateView<'_>,
         id: EventId,
         event: KeyEvent,
         want_previous: bool,
+        waiting: &Amount,
     ) -> Self {
         let previous = want_previous.then(|| view.previous(event.key(), id));
+        Self::new(id, event, previous.flatten(), waiting)
+    }
+
+    fn new(id: EventId, event: KeyEvent, previous: Option<KeyValue>, waiting: &Amount) -> Self {
+        // What is encoded is a second copy.
+        let bytes = 2 * bytes(&event, previous.as_ref()) + TOLD_BYTES;
         Self {
             id,
-            previous: previous.flatten(),
             event,
+            previous,
+            encoded: Default::default(),
+            _waiting: waiting.add(bytes),
         }
     }
 
-    pub(crate) fn message(&self, want_previous: bool) -> mvcc::Event {
+    /// The encoded message.
+    pub(crate) fn encoded(&self, want_previous: bool) -> Bytes {
+        let [without, with] = &self.encoded;
+        let encoded = match want_previous && self.previous.is_some() {
+            true => with,
+            false => without,
+        };
+        encoded
+            .get_or_init(|| self.message(want_previous).encode_to_vec().into())
+            .clone()
+    }
+
+    fn message(&self, want_previous: bool) -> mvcc::Event {
         let (kind, found) = match &self.event {
             KeyEvent::Put(made) => (mvcc::event::EventType::Put, made.into()),
             KeyEvent::Deleted { key } => {
@@ -68,14 +153,18 @@ impl Told {
         }
     }
 
-    fn bytes(&self) -> usize {
-        let of = |found: &KeyValue| found.key.len() + found.value.len();
-        let event = match &self.event {
-            KeyEvent::Put(made) => of(made),
-            KeyEvent::Deleted { key } => key.len(),
-        };
-        event + self.previous.as_ref().map_or(0, of)
+    pub(crate) fn bytes(&self) -> usize {
+        bytes(&self.event, self.previous.as_ref())
     }
+}
+
+fn bytes(event: &KeyEvent, previous: Option<&KeyValue>) -> usize {
+    let of = |found: &KeyValue| found.key.len() + found.value.len();
+    let event = match event {
+        KeyEvent::Put(made) => of(made),
+        KeyEvent::Deleted { key } => key.len(),
+    };
+    event + previous.map_or(0, of)
 }
 
 /// What one watcher wants to be told.
@@ -89,12 +178,44 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     pub(crate) fn accepts(&self, event: &KeyEvent) -> bool {
-        let kind = match event {
+        self.accepts_kind(event) && self.keys.contains(event.key())
+    }
+
+    fn accepts_kind(&self, event: &KeyEvent) -> bool {
+        match event {
             KeyEvent::Put(_) => self.puts,
             KeyEvent::Deleted { .. } => self.deletions,
-        };
-        kind && self.keys.contains(event.key())
+        }
     }
+
+    /// What is wanted of events of its keys: the same batch when it is all of them.
+    fn share_of(&self, events: &Batch) -> Batch {
+        let accepts = |told: &&Arc<Told>| self.accepts_kind(&told.event);
+        match events.iter().all(|told| accepts(&told)) {
+            true => events.clone(),
+            false => events.iter().filter(accepts).cloned().collect(),
+        }
+    }
+
+    fn watched_bytes(&self) -> usize {
+        self.keys.start().len() + self.keys.end().len()
+    }
+}
+
+/// A watcher's permission to be one; others may come when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    _watchers: Share,
+    _watched_bytes: Share,
+}
+
+/// What there may be only so much of in a member.
+#[derive(Clone, Debug, Default)]
+struct Bounds {
+    watchers: Amount,
+    watched_bytes: Amount,
+    /// Bytes of events, and of what leads them to streams.
+    waiting: Amount,
 }
 
 /// One watcher of a stream. Its client may give the id once more when it is free again; what was meant
@@ -109,10 +230,7 @@ pub(crate) struct Watch {
 #[derive(Debug)]
 pub(crate) enum Delivery {
     /// All events of some revisions that the watcher wants.
-    Events {
-        watch: Watch,
-        events: Vec<Arc<Told>>,
-    },
+    Events { watch: Watch, events: Batch },
     /// The watcher was let go: it knows everything up to a revision.
     LetGo { watch: Watch, through: Revision },
     /// Every watcher of the stream that was not let go knows everything up to a revision.
@@ -129,51 +247,40 @@ impl Delivery {
     }
 }
 
+/// A delivery on its way, and what it counts for in the stream and in the member.
+type Counted = (Delivery, [Share; 2]);
+
 /// The way to one stream. Clones lead to the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Way {
-    deliveries: mpsc::UnboundedSender<Delivery>,
-    waiting: Arc<AtomicUsize>,
+    deliveries: mpsc::UnboundedSender<Counted>,
+    waiting: Amount,
+    of_member: Amount,
 }
 
 /// The stream's end of it.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    deliveries: mpsc::UnboundedReceiver<Delivery>,
-    waiting: Arc<AtomicUsize>,
+    deliveries: mpsc::UnboundedReceiver<Counted>,
 }
 
 impl Way {
-    pub(crate) fn new() -> (Self, Inbox) {
-        let (send, deliveries) = mpsc::unbounded_channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let inbox = Inbox {
-            deliveries,
-            waiting: waiting.clone(),
-        };
-        let way = Self {
-            deliveries: send,
-            waiting,
-        };
-        (way, inbox)
-    }
-
     fn has_room(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) < WAITING_BYTES_MAX
+        self.waiting.get() < WAITING_BYTES_MAX && self.of_member.get() < MEMBER_WAITING_BYTES_MAX
     }
 
     fn deliver(&self, delivery: Delivery) {
-        self.waiting.fetch_add(delivery.bytes(), Ordering::Relaxed);
+        let in_stream = self.waiting.add(delivery.bytes());
+        let in_member = self.of_member.add(DELIVERY_BYTES);
         // A stream that has ended takes its watchers with it in a moment.
-        let _ = self.deliveries.send(delivery);
+        let _ = self.deliveries.send((delivery, [in_stream, in_member]));
     }
 }
 
 impl Inbox {
     /// The next delivery. Never `None` while the stream has a way of its own.
     pub(crate) async fn next(&mut self) -> Option<Delivery> {
-        let delivery = self.deliveries.recv().await?;
-        self.waiting.fetch_sub(delivery.bytes(), Ordering::Relaxed);
+        let (delivery, _no_longer) = self.deliveries.recv().await?;
         Some(delivery)
     }
 }
@@ -190,9 +297,7 @@ struct Watchers {
     position: Option<Revision>,
     next: u64,
     all: BTreeMap<u64, Watcher>,
-    by_key: HashMap<Bytes, BTreeSet<u64>>,
-    /// Those of more than one key.
-    ranges: BTreeSet<u64>,
+    index: Index,
     previous_wanted: usize,
     /// Who asked how far the hub has come before it knew.
     progress_asked: Vec<Way>,
@@ -204,42 +309,42 @@ impl Watchers {
             return;
         };
         self.previous_wanted -= usize::from(watcher.wanted.previous);
-        self.ranges.remove(&number);
-        if let KeyRange::One(key) = &watcher.wanted.keys
-            && let Some(numbers) = self.by_key.get_mut(key)
-        {
-            numbers.remove(&number);
-            if numbers.is_empty() {
-                self.by_key.remove(key);
-            }
-        }
+        self.index.remove(&watcher.wanted.keys, number);
     }
 
     /// Tells everyone of the events up to a revision.
     fn tell(&mut self, events: &[Arc<Told>], through: Revision) {
-        let mut wanted: BTreeMap<u64, Vec<Arc<Told>>> = BTreeMap::new();
-        for told in events {
-            let one = self.by_key.get(told.event.key()).into_iter().flatten();
-            for number in one.chain(&self.ranges) {
-                let accepts = |watcher: &Watcher| watcher.wanted.accepts(&told.event);
-                if self.all.get(number).is_some_and(accepts) {
-                    wanted.entry(*number).or_default().push(told.clone());
+        let mut told: BTreeMap<u64, (&Group, Vec<Arc<Told>>)> = BTreeMap::new();
+        for event in events {
+            self.index.each(event.event.key(), |group| {
+                let (_, events) = told.entry(group.number).or_insert((group, Vec::new()));
+                events.push(event.clone());
+            });
+        }
+        let before = self.position.unwrap_or(Revision::EMPTY);
+        let mut slow = Vec::new();
+        for (group, events) in told.into_values() {
+            let events = Batch::from(events);
+            for number in &group.watchers {
+                let Some(watcher) = self.all.get(number) else {
+                    continue;
+                };
+                let watch = watcher.watch;
+                let events = watcher.wanted.share_of(&events);
+                if events.is_empty() {
+                    continue;
+                }
+                if watcher.way.has_room() {
+                    watcher.way.deliver(Delivery::Events { watch, events });
+                } else {
+                    let through = before;
+                    watcher.way.deliver(Delivery::LetGo { watch, through });
+                    slow.push(*number);
                 }
             }
         }
-        let before = self.position.unwrap_or(Revision::EMPTY);
-        for (number, events) in wanted {
-            let Some(watcher) = self.all.get(&number) else {
-                continue;
-            };
-            let watch = watcher.watch;
-            if watcher.way.has_room() {
-                watcher.way.deliver(Delivery::Events { watch, events });
-            } else {
-                let through = before;
-                watcher.way.deliver(Delivery::LetGo { watch, through });
-                self.remove(number);
-            }
+        for number in slow {
+            self.remove(number);
         }
         self.position = Some(through);
     }
@@ -258,7 +363,10 @@ impl Watchers {
 
 /// See the module. Clones are the same hub.
 #[derive(Clone, Default)]
-pub(crate) struct Hub(Arc<Mutex<Watchers>>);
+pub(crate) struct Hub {
+    watchers: Arc<Mutex<Watchers>>,
+    bounds: Bounds,
+}
 
 /// A watcher's place in the hub; it is taken out when this is dropped.
 pub(crate) struct Place {
@@ -274,7 +382,45 @@ impl Drop for Place {
 
 impl Hub {
     fn lock(&self) -> MutexGuard<'_, Watchers> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A way for a new stream.
+    pub(crate) fn way(&self) -> (Way, Inbox) {
+        let (send, deliveries) = mpsc::unbounded_channel();
+        let way = Way {
+            deliveries: send,
+            waiting: Amount::default(),
+            of_member: self.bounds.waiting.clone(),
+        };
+        (way, Inbox { deliveries })
+    }
+
+    /// Lets a watcher be one; `None` when the member has as many as it may.
+    pub(crate) fn admit(&self, wanted: &Wanted) -> Option<Admission> {
+        let Bounds {
+            watchers,
+            watched_bytes,
+            ..
+        } = &self.bounds;
+        let bytes = wanted.watched_bytes();
+        Some(Admission {
+            _watchers: watchers.add_up_to(1, MEMBER_WATCHERS_MAX)?,
+            _watched_bytes: watched_bytes.add_up_to(bytes, MEMBER_WATCHED_BYTES_MAX)?,
+        })
+    }
+
+    /// What waits for the streams of the member, bytes.
+    pub(crate) fn waiting(&self) -> &Amount {
+        &self.bounds.waiting
+    }
+
+    /// How much of the history a stream may read at once, bytes.
+    pub(crate) fn readable_at_once(&self) -> usize {
+        match self.bounds.waiting.get() < MEMBER_WAITING_BYTES_MAX {
+            true => BYTES_AT_ONCE,
+            false => BYTES_AT_ONCE_WHEN_FULL,
+        }
     }
 
     /// Takes a watcher in that knows everything up to `through`; `None` when more has been told since.
@@ -292,18 +438,7 @@ impl Hub {
         let number = watchers.next;
         watchers.next += 1;
         watchers.previous_wanted += usize::from(wanted.previous);
-        match &wanted.keys {
-            KeyRange::One(key) => {
-                watchers
-                    .by_key
-                    .entry(key.clone())
-                    .or_default()
-                    .insert(number);
-            }
-            KeyRange::Between(..) | KeyRange::From(_) => {
-                watchers.ranges.insert(number);
-            }
-        }
+        watchers.index.insert(&wanted.keys, number);
         let watcher = Watcher {
             watch,
             wanted: wanted.clone(),
@@ -365,7 +500,9 @@ impl Hub {
             let (compacted, events, through) = state.with_view(|view| {
                 let events = view.events_after(after, ROWS_AT_ONCE, BYTES_AT_ONCE, |_| true);
                 let told = events.found.into_iter();
-                let told = told.map(|(id, event)| Arc::new(Told::of(view, id, event, previous)));
+                let told = told.map(|(id, event)| {
+                    Arc::new(Told::of(view, id, event, previous, self.waiting()))
+                });
                 (
                     view.globals().compacted,
                     told.collect::<Vec<_>>(),

@@ -1,4 +1,5 @@
-//! What a cluster of real processes does in a second, and how long it is silent when its leader goes.
+//! What a cluster of real processes does in a second, how long it is silent when its leader goes, and what
+//! many keys take.
 //!
 //! Measures from outside: answers as a client gets them, counters as `/metrics` tells them, the
 //! members' CPU and memory as the system counts them. What the load itself costs is not counted,
@@ -7,6 +8,7 @@
 mod again;
 pub mod failover;
 mod key_caller;
+pub mod keys;
 mod load;
 mod machine;
 mod operation;
@@ -19,4 +21,5 @@ pub use load::{Load, Span, To};
 pub use machine::Machine;
 pub use operation::Operation;
 pub use row::Row;
+pub use watching::Watchers;
 pub use writer::Writer;

@@ -107,6 +107,14 @@ impl Member {
         self.running()?.resident_bytes()
     }
 
+    /// The most that it has occupied, as [`Process::most_resident_bytes`] counts it.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn most_resident_bytes(&self) -> Result<u64> {
+        self.running()?.most_resident_bytes()
+    }
+
     /// Its data directory.
     pub fn data_dir(&self) -> &Path {
         &self.data

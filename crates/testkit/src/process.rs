@@ -63,12 +63,24 @@ impl Process {
     /// # Errors
     /// When it has ended.
     pub fn resident_bytes(&self) -> Result<u64> {
+        self.status("VmRSS:")
+    }
+
+    /// The most that it has occupied since it started, or since it was told to count anew.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn most_resident_bytes(&self) -> Result<u64> {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, name: &str) -> Result<u64> {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib = line.and_then(|line| line.split_whitespace().next());
         let kib: u64 = kib
-            .with_context(|| format!("{path} has no VmRSS"))?
+            .with_context(|| format!("{path} has no {name}"))?
             .parse()?;
         Ok(kib * 1024)
     }

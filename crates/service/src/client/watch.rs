@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::fault;
-use crate::hub::{Delivery, Hub, Inbox, Wanted, Watch, Way};
+use crate::hub::{Delivery, Hub, Inbox, Wanted, Watch};
 use crate::member::Member;
 
 /// Lines that are read at a time.
@@ -116,7 +116,7 @@ struct Ended;
 impl Follower<'_> {
     /// Tells of what has happened, and then of what happens.
     async fn follow(mut self, hub: &Hub) -> Ended {
-        let (way, mut inbox) = Way::new();
+        let (way, mut inbox) = hub.way();
         let wanted = Wanted {
             keys: record_keys::keys_of(self.node),
             puts: true,
@@ -165,7 +165,7 @@ impl Follower<'_> {
             };
             match delivery {
                 Delivery::Events { events, .. } => {
-                    for told in events {
+                    for told in events.iter() {
                         // A claim's further attempts, and those beyond the bound, have no line.
                         let line = self.read(|view| view.history_at(told.id.revision)).await?;
                         if let Some(line) = line.filter(|line| line.revision > self.after) {

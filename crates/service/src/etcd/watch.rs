@@ -1,20 +1,23 @@
 //! `etcdserverpb.Watch`: many watchers on one stream. What happens comes from the hub; what has happened,
 //! for a watcher that begins in the past or was let go, from the stored history.
 
+mod answer;
+mod server;
 mod stream;
 
 use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tally_proto::etcd::watch_server::Watch;
-use tally_proto::etcd::{WatchRequest, WatchResponse};
+use tally_proto::etcd::WatchRequest;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::rpctypes;
 use crate::member::Member;
+use answer::{Outgoing, WatchResponse};
+pub(super) use server::WatchServer;
 
 /// Answers between the watchers of a stream and the network.
 const ANSWERS_WAITING_MAX: usize = 16;
@@ -24,14 +27,13 @@ const HAS_LEADER: &str = "hasleader";
 
 pub(super) struct WatchAnswers(pub(super) Arc<Member>);
 
-#[tonic::async_trait]
-impl Watch for WatchAnswers {
-    type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
+type Answers = BoxStream<'static, Result<WatchResponse, Status>>;
 
-    async fn watch(
+impl WatchAnswers {
+    fn watch(
         &self,
         request: Request<Streaming<WatchRequest>>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+    ) -> Result<Response<Answers>, Status> {
         let replica = self.0.replica().map_err(|_| rpctypes::stopped())?;
         let leader_needed = request.metadata().contains_key(HAS_LEADER);
         if leader_needed && replica.status().leader.is_none() {
@@ -50,9 +52,11 @@ impl Watch for WatchAnswers {
                 () = no_leader(&replica), if leader_needed => rpctypes::no_leader(),
             };
             // The client may be gone as well.
-            let _ = last.send(Err(end)).await;
+            let _ = last.send(Outgoing::small(Err(end))).await;
         });
-        Ok(Response::new(ReceiverStream::new(answers).boxed()))
+        // What an answer holds is given back when the network takes it.
+        let answers = ReceiverStream::new(answers).map(|outgoing| outgoing.answer);
+        Ok(Response::new(answers.boxed()))
     }
 }
 

@@ -9,13 +9,13 @@ use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt, stream};
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Interval, interval_at, sleep};
 use tonic::transport::Channel;
 
 use super::key_caller::fill;
 use super::operation::Client;
 use super::usage::Usage;
-use super::watching::Watching;
+use super::watching::{Watchers, Watching};
 use super::{Operation, Row};
 use crate::cluster::Cluster;
 use crate::requester::channel;
@@ -49,12 +49,14 @@ impl fmt::Display for To {
     }
 }
 
-/// How long a row is measured.
+/// How long a row is measured, and how much is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
     pub measured: Duration,
     /// Told at this interval, with what was measured since the last time; never when longer.
     pub told_every: Duration,
+    /// Calls in a second, of all clients; `None` lets each make one after another.
+    pub rate: Option<u32>,
 }
 
 /// The clients of a cluster.
@@ -71,7 +73,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// For a cluster that has a leader. Makes the keys and watchers that the operation needs.
+    /// For a cluster that has a leader. Makes the keys that the operation needs.
     ///
     /// # Errors
     /// When it has none, or a member does not answer.
@@ -97,18 +99,37 @@ impl Load {
             // Every member has the keys, for reads of what it has applied.
             cluster.state_hashes_agree().await?;
         }
-        let watching = match operation {
-            Operation::Watch => Some(Watching::start(first).await?),
-            _ => None,
-        };
         Ok(Self {
             operation,
             channels: vec![Vec::new(); addresses.len()],
             addresses,
             clients_per_connection,
             clients: Vec::new(),
-            watching,
+            watching: None,
         })
+    }
+
+    /// Has the first client's member watched from now on.
+    ///
+    /// # Errors
+    /// When a watcher is not created.
+    pub async fn watch(&mut self, watchers: Watchers) -> Result<()> {
+        let first = self.addresses.first().context("no member to watch")?;
+        self.watching = Some(Watching::start(first, watchers).await?);
+        Ok(())
+    }
+
+    /// Has nobody watch any more.
+    pub fn end_watch(&mut self) {
+        self.watching = None;
+    }
+
+    /// What is measured: a load with watchers is one of puts while there are none.
+    fn measured(&self) -> Operation {
+        match self.operation {
+            Operation::Watch if self.watching.is_none() => Operation::Put,
+            operation => operation,
+        }
     }
 
     /// Makes sure that there are so many clients.
@@ -148,8 +169,9 @@ impl Load {
         self.provision(clients).await?;
         let seen = Arc::new(Seen::new()?);
         let mut running = JoinSet::new();
-        for client in self.clients.drain(..clients) {
-            running.spawn(go_on(client, seen.clone()));
+        for (number, client) in self.clients.drain(..clients).enumerate() {
+            let pace = span.rate.map(|rate| pace(rate, number, clients));
+            running.spawn(go_on(client, pace, seen.clone()));
         }
         let measured = self.measure(cluster, clients, span, &seen, &mut running, &mut tell);
         let measured = measured.await;
@@ -169,7 +191,7 @@ impl Load {
         running: &mut JoinSet<Result<Client>>,
         tell: &mut impl FnMut(&Row),
     ) -> Result<Row> {
-        let operation = self.operation;
+        let operation = self.measured();
         pass(WARM_UP, running).await?;
         self.take(seen)?;
         let first = Usage::of_all(cluster).await?;
@@ -230,8 +252,18 @@ async fn pass(time: Duration, running: &mut JoinSet<Result<Client>>) -> Result<(
     }
 }
 
-async fn go_on(mut client: Client, seen: Arc<Seen>) -> Result<Client> {
+/// When a client of several calls, so that all together call so often in a second.
+fn pace(rate: u32, number: usize, clients: usize) -> Interval {
+    let between = Duration::from_secs(1) / rate;
+    let times = |count: usize| between * u32::try_from(count).unwrap_or(u32::MAX);
+    interval_at(tokio::time::Instant::now() + times(number), times(clients))
+}
+
+async fn go_on(mut client: Client, mut pace: Option<Interval>, seen: Arc<Seen>) -> Result<Client> {
     while !seen.stop.load(Ordering::Relaxed) {
+        if let Some(pace) = &mut pace {
+            pace.tick().await;
+        }
         let begun = Instant::now();
         let repeats = client.once().await?;
         let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(LATENCY_US_MAX);

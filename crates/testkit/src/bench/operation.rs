@@ -27,7 +27,8 @@ pub enum Operation {
     GetSerializable,
     /// Linearizable read of 1,000 keys.
     Range,
-    /// As `Put`, while 1,000 watchers are on the first client's member; ten are told of each key.
+    /// As `Put`, first without watchers, then while they are on the first client's member; ten are told of
+    /// each key.
     Watch,
 }
 

@@ -71,6 +71,23 @@ impl Row {
         }
     }
 
+    /// What is different from a row without watchers.
+    pub fn beside(&self, without: &Self) -> String {
+        let ratio = |of: fn(&Self) -> f64| of(self) / of(without);
+        format!(
+            "{}, {} clients, with watchers and without: calls/s {:.2} to 1, p50 {:.2} to 1, p99 {:.2} to 1, \
+             CPU/call {:.2} to 1, {:+.1} MB; {:.2} events for each call",
+            self.operation,
+            self.clients,
+            ratio(|row| row.commands_per_s),
+            ratio(|row| row.p50.as_secs_f64()),
+            ratio(|row| row.p99.as_secs_f64()),
+            ratio(|row| row.cpu_per_command.as_secs_f64()),
+            megabytes(self.resident_bytes) - megabytes(without.resident_bytes),
+            self.events_per_s.unwrap_or_default() / self.commands_per_s,
+        )
+    }
+
     /// As `--json` prints it.
     pub fn to_json(&self) -> Value {
         let mut row = json!({

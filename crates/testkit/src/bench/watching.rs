@@ -1,5 +1,6 @@
 //! Watchers on one member, of which each put of a key is told to ten.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,11 +15,56 @@ use tonic::Streaming;
 use super::key_caller::{KEYS, key};
 use crate::requester::channel;
 
-/// Streams, and so watchers that are told of each key: every stream watches all keys, in parts.
-const STREAMS: usize = 10;
-/// Watchers of a stream.
-const PARTS: usize = 100;
-const _: () = assert!(KEYS.is_multiple_of(PARTS), "a key without watchers");
+/// Watchers that are told of each key.
+const OF_EACH_KEY: usize = 10;
+/// Connections that streams share.
+const CONNECTIONS: usize = 10;
+
+/// How many watchers there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watchers {
+    watchers: usize,
+    streams: usize,
+}
+
+impl Watchers {
+    /// So many, on so many streams.
+    ///
+    /// # Errors
+    /// When they cannot have equal parts of the keys, or of the streams.
+    pub fn new(watchers: usize, streams: usize) -> Result<Self> {
+        let parts = watchers / OF_EACH_KEY;
+        ensure!(
+            watchers.is_multiple_of(OF_EACH_KEY) && parts > 0 && KEYS.is_multiple_of(parts),
+            "{watchers} watchers, expected {OF_EACH_KEY} times a divisor of {KEYS}"
+        );
+        ensure!(
+            streams > 0 && watchers.is_multiple_of(streams),
+            "{streams} streams, expected a divisor of {watchers}"
+        );
+        Ok(Self { watchers, streams })
+    }
+
+    /// Those of one stream, by number.
+    fn of_stream(self, stream: usize) -> Range<usize> {
+        let each = self.watchers / self.streams;
+        stream * each..(stream + 1) * each
+    }
+
+    /// The request of a watcher of one part of the keys.
+    fn create(self, number: usize) -> WatchRequest {
+        let parts = self.watchers / OF_EACH_KEY;
+        let (part, keys) = (number % parts, KEYS / parts);
+        let create = WatchCreateRequest {
+            key: key(part * keys).into(),
+            range_end: key((part + 1) * keys).into(),
+            ..Default::default()
+        };
+        WatchRequest {
+            request_union: Some(RequestUnion::CreateRequest(create)),
+        }
+    }
+}
 
 /// The watchers; they end when it is dropped.
 #[derive(Debug)]
@@ -29,15 +75,21 @@ pub(super) struct Watching {
 
 impl Watching {
     /// Starts all watchers and waits for their creation.
-    pub(super) async fn start(address: &str) -> Result<Self> {
+    pub(super) async fn start(address: &str, watchers: Watchers) -> Result<Self> {
         let events = Arc::new(AtomicU64::new(0));
         let mut streams = JoinSet::new();
-        for _ in 0..STREAMS {
-            let mut client = WatchClient::new(channel(address).await?);
+        let mut channels = Vec::new();
+        for _ in 0..CONNECTIONS.min(watchers.streams) {
+            channels.push(channel(address).await?);
+        }
+        for stream in 0..watchers.streams {
+            let numbers = watchers.of_stream(stream);
+            let mut client = WatchClient::new(channels[stream % channels.len()].clone());
             // Without an end: it would tell the member that the client has gone.
-            let requests = stream::iter((0..PARTS).map(create)).chain(stream::pending());
+            let requests = numbers.clone().map(move |number| watchers.create(number));
+            let requests = stream::iter(requests).chain(stream::pending());
             let mut answers = client.watch(requests).await?.into_inner();
-            for _ in 0..PARTS {
+            for _ in numbers {
                 let answer = next(&mut answers).await?;
                 ensure!(answer.created, "expected a created watcher: {answer:?}");
             }
@@ -56,19 +108,6 @@ impl Watching {
             bail!("a watch ended by itself");
         }
         Ok(self.events.swap(0, Ordering::Relaxed))
-    }
-}
-
-/// A watcher of one part of the keys.
-fn create(part: usize) -> WatchRequest {
-    let keys = KEYS / PARTS;
-    let create = WatchCreateRequest {
-        key: key(part * keys).into(),
-        range_end: key((part + 1) * keys).into(),
-        ..Default::default()
-    };
-    WatchRequest {
-        request_union: Some(RequestUnion::CreateRequest(create)),
     }
 }
 

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tally_testkit::Cluster;
 use tally_testkit::bench::failover::{self, Fall, Summary};
-use tally_testkit::bench::{Load, Machine, Operation, Row, Span, To};
+use tally_testkit::bench::keys::{self, Step};
+use tally_testkit::bench::{Load, Machine, Operation, Row, Span, To, Watchers};
 use tokio::runtime::Builder;
 
 const MEMBERS: usize = 3;
@@ -29,6 +30,8 @@ enum What {
     Failover(Failover),
     /// Full load for long; no election may happen.
     Soak(Soak),
+    /// Many keys of 1 KiB, from the load to the restart of all: time, and memory of the members.
+    Keys(Keys),
 }
 
 #[derive(Debug, Args)]
@@ -102,6 +105,15 @@ struct Throughput {
     /// Numbers of clients.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64, 256])]
     clients: Vec<usize>,
+    /// Calls in a second, of all clients together; without it each makes one after another.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// Watchers, for `watch`; each key is watched by ten.
+    #[arg(long, default_value_t = 1_000)]
+    watchers: usize,
+    /// Streams that the watchers are on.
+    #[arg(long, default_value_t = 10)]
+    streams: usize,
     #[command(flatten)]
     how: Clients,
     #[command(flatten)]
@@ -110,6 +122,7 @@ struct Throughput {
 
 impl Throughput {
     async fn run(self) -> Result<()> {
+        let watchers = Watchers::new(self.watchers, self.streams)?;
         let machine = self.place.machine()?;
         let json = self.place.json;
         if !json {
@@ -123,7 +136,7 @@ impl Throughput {
         }
         let mut rows = Vec::new();
         for &operation in &self.operation {
-            rows.extend(self.measure(operation).await?);
+            rows.extend(self.measure(operation, watchers).await?);
         }
         if json {
             let rows: Vec<_> = rows.iter().map(Row::to_json).collect();
@@ -136,25 +149,39 @@ impl Throughput {
             let operation = row.operation;
             println!("{operation}, median of one client: {ratio:.2} times an fdatasync");
         }
+        for pair in rows.windows(2) {
+            let [without, with] = pair else { continue };
+            if with.operation == Operation::Watch {
+                println!("{}", with.beside(without));
+            }
+        }
         Ok(())
     }
 
-    /// A row for each number of clients.
-    async fn measure(&self, operation: Operation) -> Result<Vec<Row>> {
+    /// A row for each number of clients; two with watchers, the first before they come.
+    async fn measure(&self, operation: Operation, watchers: Watchers) -> Result<Vec<Row>> {
         let cluster = self.place.start().await?;
         let mut load = self.how.load(&cluster, operation).await?;
         let measured = Duration::from_secs(self.seconds);
         let span = Span {
             measured,
             told_every: measured,
+            rate: self.rate,
         };
         let mut rows = Vec::new();
-        for &clients in &self.clients {
-            let row = load.run(&cluster, clients, span, |_| {}).await?;
+        let mut add = |row: Row| {
             if !self.place.json {
                 println!("{}", row.to_line());
             }
             rows.push(row);
+        };
+        for &clients in &self.clients {
+            add(load.run(&cluster, clients, span, |_| {}).await?);
+            if operation == Operation::Watch {
+                load.watch(watchers).await?;
+                add(load.run(&cluster, clients, span, |_| {}).await?);
+                load.end_watch();
+            }
         }
         // Its connections end before the members do.
         drop(load);
@@ -186,6 +213,7 @@ impl Soak {
         let span = Span {
             measured: Duration::from_secs(self.minutes * 60),
             told_every: Duration::from_secs(60),
+            rate: None,
         };
         let json = self.place.json;
         if !json {
@@ -265,12 +293,48 @@ impl Failover {
     }
 }
 
+#[derive(Debug, Args)]
+struct Keys {
+    /// How many.
+    #[arg(long, default_value = "100000", value_parser = clap::value_parser!(u32).range(1..))]
+    keys: u32,
+    #[command(flatten)]
+    place: Place,
+}
+
+impl Keys {
+    async fn run(self) -> Result<()> {
+        let machine = self.place.machine()?;
+        let mut cluster = self.place.start().await?;
+        let count = usize::try_from(self.keys).context("keys")?;
+        let json = self.place.json;
+        if !json {
+            println!("{machine}");
+            println!("{MEMBERS} members, {count} keys of 1 KiB");
+            println!("{}", Step::HEADER);
+        }
+        let steps = keys::run(&mut cluster, count, |step| {
+            if !json {
+                println!("{step}");
+            }
+        })
+        .await?;
+        cluster.state_hashes_agree().await?;
+        cluster.stop().await?;
+        if json {
+            let steps: Vec<_> = steps.iter().map(Step::to_json).collect();
+            println!("{}", serde_json::to_string_pretty(&steps)?);
+        }
+        Ok(())
+    }
+}
+
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    // One thread for a load: it shares the machine with what it measures. A leader is killed and
+    // One thread for a load: it shares the machine with what it measures. Members are killed and
     // waited for on one of two, so that the writers go on meanwhile.
     let mut runtime = match &arguments.what {
-        Some(What::Failover(_)) => Builder::new_multi_thread(),
+        Some(What::Failover(_) | What::Keys(_)) => Builder::new_multi_thread(),
         Some(What::Soak(_)) | None => Builder::new_current_thread(),
     };
     let runtime = runtime.enable_all().build()?;
@@ -278,6 +342,7 @@ fn main() -> Result<()> {
         match arguments.what {
             Some(What::Failover(failover)) => failover.run().await,
             Some(What::Soak(soak)) => soak.run().await,
+            Some(What::Keys(keys)) => keys.run().await,
             None => arguments.throughput.run().await,
         }
     })

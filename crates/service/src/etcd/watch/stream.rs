@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use prost::Message;
 use tally_consensus::Replica;
 use tally_model::{KeyRange, Revision, View};
 use tally_proto::etcd::watch_create_request::FilterType;
 use tally_proto::etcd::watch_request::RequestUnion;
-use tally_proto::etcd::{WatchCreateRequest, WatchRequest, WatchResponse};
-use tally_proto::mvcc::Event;
-use tokio::sync::mpsc;
+use tally_proto::etcd::{WatchCreateRequest, WatchRequest};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
-use tonic::{Status, Streaming};
+use tonic::Streaming;
 
+use super::answer::{Outgoing, WatchResponse};
 use crate::etcd::header;
 use crate::hub::{
-    BYTES_AT_ONCE, Delivery, Hub, Inbox, Place, ROWS_AT_ONCE, Told, Wanted, Watch, Way,
+    Admission, Batch, Delivery, Hub, Inbox, Place, ROWS_AT_ONCE, Told, WAITING_BYTES_MAX, Wanted,
+    Watch, Way,
 };
 use crate::member::Member;
 
@@ -44,18 +44,19 @@ struct Watcher {
     quiet_since: Instant,
     /// In the hub; `None` while it reads the history for itself.
     place: Option<Place>,
+    _admission: Admission,
     /// It knows everything up to here, while it is not in the hub.
     through: Revision,
 }
-
-type Answer = Result<WatchResponse, Status>;
 
 /// See the module.
 pub(super) struct Stream {
     member: Arc<Member>,
     replica: Replica,
     hub: Hub,
-    send: mpsc::Sender<Answer>,
+    send: mpsc::Sender<Outgoing>,
+    /// For bytes of events in answers that the network has not taken.
+    room: Arc<Semaphore>,
     way: Way,
     inbox: Inbox,
     watchers: BTreeMap<i64, Watcher>,
@@ -75,14 +76,15 @@ impl Stream {
         member: Arc<Member>,
         replica: Replica,
         hub: Hub,
-        send: mpsc::Sender<Answer>,
+        send: mpsc::Sender<Outgoing>,
     ) -> Self {
-        let (way, inbox) = Way::new();
+        let (way, inbox) = hub.way();
         Self {
             member,
             replica,
             hub,
             send,
+            room: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
             way,
             inbox,
             watchers: BTreeMap::new(),
@@ -94,7 +96,7 @@ impl Stream {
     }
 
     /// Where answers go.
-    pub(super) fn answers(&self) -> mpsc::Sender<Answer> {
+    pub(super) fn answers(&self) -> mpsc::Sender<Outgoing> {
         self.send.clone()
     }
 
@@ -168,6 +170,9 @@ impl Stream {
             }
             given => given,
         };
+        let Some(admission) = self.hub.admit(&wanted) else {
+            return self.not_created("too many watchers on this member").await;
+        };
         let from = match u64::try_from(ask.start_revision) {
             Ok(from) if from > 0 => Revision(from),
             Ok(_) | Err(_) => revision.next(),
@@ -183,6 +188,7 @@ impl Stream {
             progress_due: false,
             quiet_since: Instant::now(),
             place: None,
+            _admission: admission,
             through: Revision(from.0 - 1),
         };
         self.watchers.insert(id, watcher);
@@ -221,7 +227,7 @@ impl Stream {
 
     async fn deliver(&mut self, delivery: Delivery) -> Result<(), Ended> {
         match delivery {
-            Delivery::Events { watch, events } => self.tell(watch, &events).await,
+            Delivery::Events { watch, events } => self.tell(watch, events).await,
             Delivery::LetGo { watch, through } => {
                 if let Some(watcher) = self.watcher(watch) {
                     watcher.place = None;
@@ -267,16 +273,16 @@ impl Stream {
     }
 
     /// Tells a watcher of events that it wants, as far as it has not been told.
-    async fn tell(&mut self, watch: Watch, events: &[Arc<Told>]) -> Result<(), Ended> {
+    async fn tell(&mut self, watch: Watch, events: Batch) -> Result<(), Ended> {
         let Some(watcher) = self.watcher(watch) else {
             return Ok(());
         };
         let new = events
             .iter()
             .filter(|told| told.id.revision >= watcher.from);
-        let messages = new.map(|told| told.message(watcher.wanted.previous));
-        let messages: Vec<Event> = messages.collect();
-        if messages.is_empty() {
+        let encoded = new.map(|told| told.encoded(watcher.wanted.previous));
+        let encoded: Vec<Bytes> = encoded.collect();
+        if encoded.is_empty() {
             return Ok(());
         }
         watcher.quiet_since = Instant::now();
@@ -285,15 +291,16 @@ impl Stream {
             false => usize::MAX,
         };
         let revision = self.revision()?;
-        let mut parts = parts(messages, bytes_max).into_iter().peekable();
-        while let Some(events) = parts.next() {
+        let mut parts = parts(encoded, bytes_max).into_iter().peekable();
+        while let Some(part) = parts.next() {
+            let bytes: usize = part.iter().map(Bytes::len).sum();
             let told = WatchResponse {
                 watch_id: watch.id,
                 fragment: parts.peek().is_some(),
-                events,
+                events: part,
                 ..self.answer(revision)
             };
-            self.send(told).await?;
+            self.send_events(told, bytes, events.clone()).await?;
         }
         Ok(())
     }
@@ -315,13 +322,15 @@ impl Stream {
             return Ok(());
         }
         let state = self.replica.stores().state.reader();
+        let bytes_max = hub.readable_at_once();
         let read = state.with_view(|view| {
             let compacted = view.globals().compacted;
             let accepts = |event: &_| wanted.accepts(event);
-            let events = view.events_after(through, ROWS_AT_ONCE, BYTES_AT_ONCE, accepts);
+            let events = view.events_after(through, ROWS_AT_ONCE, bytes_max, accepts);
+            let (previous, waiting) = (wanted.previous, hub.waiting());
             let told = events.found.into_iter();
-            let told = told.map(|(id, event)| Arc::new(Told::of(view, id, event, wanted.previous)));
-            (compacted, told.collect::<Vec<_>>(), events.through)
+            let told = told.map(|(id, event)| Told::of(view, id, event, previous, waiting).into());
+            (compacted, told.collect::<Batch>(), events.through)
         });
         let (compacted, events, reached) = read.map_err(|_| Ended)?;
         if through.next() < compacted {
@@ -333,7 +342,7 @@ impl Stream {
             watcher.through = reached.max(through);
         }
         self.behind.push_back(watch);
-        self.tell(watch, &events).await
+        self.tell(watch, events).await
     }
 
     /// Finds those that asked to be told how far the store has come, and have heard nothing for long.
@@ -362,7 +371,25 @@ impl Stream {
     }
 
     async fn send(&self, answer: WatchResponse) -> Result<(), Ended> {
-        self.send.send(Ok(answer)).await.map_err(|_| Ended)
+        let outgoing = Outgoing::small(Ok(answer));
+        self.send.send(outgoing).await.map_err(|_| Ended)
+    }
+
+    /// Sends when there is room: the network takes what its client reads.
+    async fn send_events(
+        &self,
+        answer: WatchResponse,
+        bytes: usize,
+        events: Batch,
+    ) -> Result<(), Ended> {
+        // One that is larger than all the room goes alone.
+        let bytes = u32::try_from(bytes.min(WAITING_BYTES_MAX)).unwrap_or(u32::MAX);
+        let room = self.room.clone().acquire_many_owned(bytes).await;
+        let outgoing = Outgoing {
+            answer: Ok(answer),
+            _held: Some((room.map_err(|_| Ended)?, events)),
+        };
+        self.send.send(outgoing).await.map_err(|_| Ended)
     }
 }
 
@@ -388,12 +415,12 @@ fn wanted(ask: &WatchCreateRequest) -> Result<Wanted, &'static str> {
     })
 }
 
-/// Cuts events into parts of at most so many bytes, if each event is smaller.
-fn parts(events: Vec<Event>, bytes_max: usize) -> Vec<Vec<Event>> {
+/// Cuts encoded events into parts of at most so many bytes, if each event is smaller.
+fn parts(events: Vec<Bytes>, bytes_max: usize) -> Vec<Vec<Bytes>> {
     let mut parts = vec![Vec::new()];
     let mut bytes = 0;
     for event in events {
-        let size = event.encoded_len();
+        let size = event.len();
         if bytes + size > bytes_max
             && let Some(last) = parts.last()
             && !last.is_empty()

@@ -1,0 +1,6 @@
+//! Watches through the etcd API, on a member that follows: what they are told, and what they are not.
+
+mod answers;
+mod history;
+mod leader;
+mod watching;

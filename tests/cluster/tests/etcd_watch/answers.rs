@@ -1,5 +1,7 @@
 //! What watchers of one stream are told, and what they are not.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use prost::Message;
 use tally_proto::etcd::kv_client::KvClient;
@@ -9,6 +11,8 @@ use tally_proto::etcd::{
     CompactionRequest, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest,
 };
 use tally_proto::mvcc::event::EventType;
+
+use tally_testkit::{Cluster, channel};
 
 use crate::watching::{Watching, cluster, delete, prefix, put, put_at_once, told};
 
@@ -146,6 +150,41 @@ async fn a_transaction_is_told_as_a_whole_and_what_was_compacted_ends_the_watch(
     };
     other.create(from).await?;
     ensure!(other.events(100).await?.len() == 100);
+    cluster.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asked_for_it_is_told_the_revision_while_nothing_happens_to_its_keys() -> Result<()> {
+    let cluster = Cluster::start_with(3, &["--progress-notify-ms", "1500"]).await?;
+    let follower = cluster.followers().await?.remove(0);
+    let to = channel(&cluster.address(&follower)?).await?;
+    let mut kv = KvClient::new(to.clone());
+    let before = put(&mut kv, "o", Vec::new()).await?;
+    let mut watching = Watching::open(&to).await?;
+    for (watch_id, progress_notify) in [(1, false), (2, true)] {
+        let ask = WatchCreateRequest {
+            watch_id,
+            progress_notify,
+            ..prefix("n/")
+        };
+        watching.create(ask).await?;
+    }
+    // Each after the same time, and never the one that did not ask.
+    let mut first = None;
+    for _ in 0..4 {
+        let told = watching.next().await?;
+        ensure!(told.watch_id == 2 && told.events.is_empty(), "{told:?}");
+        let revision = told.header.context("no header")?.revision;
+        ensure!(revision >= before, "r{revision}, not r{before}");
+        first.get_or_insert_with(Instant::now);
+    }
+    let after = first.context("told nothing")?.elapsed();
+    // Three times the period, less what the first was late.
+    ensure!(after > Duration::from_secs(3), "all within {after:?}");
+    put(&mut kv, "n/1", Vec::new()).await?;
+    let mut events = watching.events(2).await?;
+    events.sort_by_key(|(watch, _)| *watch);
+    ensure!(events[0].0 == 1 && events[1].0 == 2, "{events:?}");
     cluster.stop().await
 }
 

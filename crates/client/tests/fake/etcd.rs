@@ -3,10 +3,11 @@
 use std::ops::ControlFlow;
 use std::pin::Pin;
 
+use tally_model::command::Compact;
 use tally_model::keys::{self, DeleteRange, Put, Range};
 use tally_model::{
-    Command, Compact, Effect, EventId, KeyChanged, KeyOp, KeyRange, Outcome, Request, Revision,
-    SessionId, Tag, Tagged, View,
+    Command, Effect, EventId, KeyChanged, KeyOp, KeyRange, Outcome, Request, Revision, SessionId,
+    Tag, Tagged, View,
 };
 use tally_proto::convert::{digest, txn};
 use tally_proto::etcd;

@@ -1,4 +1,4 @@
-//! Keys through the etcd API: get, put, delete, transactions, leases, watches.
+//! Keys through the etcd API: get, put, delete, transactions, compaction, leases, watches.
 //!
 //! Every write goes out under a tag of the client's session, and again under the same tag to the next
 //! member until it is answered, so that it takes effect once; see [`Client::resume`] for one that was not
@@ -15,6 +15,7 @@ mod txn;
 mod watch;
 
 use bytes::Bytes;
+use tally_model::Revision;
 use tally_model::keys::{DeleteRange, LeaseOf};
 use tally_proto::etcd;
 
@@ -168,6 +169,19 @@ impl Keys {
             true => self.read(ask).await,
             false => self.write(ask).await,
         }
+    }
+
+    /// Gives up what keys were before a revision, for every reader and watcher.
+    ///
+    /// # Errors
+    /// [`KeyError::Compacted`] when that was given up before, [`KeyError::FutureRevision`], and when there
+    /// was no answer.
+    pub async fn compact(&self, revision: Revision) -> Result<Written<()>, KeyError> {
+        let compact = etcd::CompactionRequest {
+            revision: revision.signed(),
+            physical: false,
+        };
+        self.write(compact).await
     }
 
     /// Sends a write under the session's next tag until it is answered.

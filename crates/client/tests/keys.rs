@@ -103,6 +103,32 @@ async fn a_write_in_doubt_is_unknown_at_the_deadline_and_resume_settles_it() {
 }
 
 #[tokio::test]
+async fn a_compaction_whose_answer_was_lost_is_not_taken_for_one_of_somebody_else() {
+    let fake = Fake::start(2).await;
+    let keys = client(&fake).keys();
+    for value in ["1", "2", "3"] {
+        keys.put("a", value, None).await.unwrap();
+    }
+    let now = keys.put("a", "4", None).await.unwrap().revision;
+    fake.plan([Twist::Silence]);
+    let compacted = keys.compact(Revision(now)).await.unwrap();
+    assert!(compacted.replayed, "{compacted:?}");
+    let before = Range {
+        at: Some(Revision(now - 1)),
+        ..Range::of(keys::one("a"))
+    };
+    let read = keys.range(&before, Consistency::Linearizable).await;
+    assert!(matches!(read, Err(KeyError::Compacted { .. })), "{read:?}");
+    let again = keys.compact(Revision(now)).await;
+    assert!(
+        matches!(again, Err(KeyError::Compacted { .. })),
+        "{again:?}"
+    );
+    let ahead = keys.compact(Revision(now + 1)).await;
+    assert_eq!(ahead, Err(KeyError::FutureRevision));
+}
+
+#[tokio::test]
 async fn a_write_whose_session_has_ended_goes_out_under_another() {
     let fake = Fake::start(2).await;
     let keys = client(&fake).keys();

@@ -4,6 +4,8 @@
 
 mod absent;
 mod cluster;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod kv;
 mod lanes;
 mod lease;

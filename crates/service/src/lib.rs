@@ -22,5 +22,8 @@ mod removal;
 mod server;
 mod system;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use etcd::fuzzing;
 pub use server::{Faults, Listeners, Server, ServerConfig, StartError, Tuning};
 pub use tally_model::Settings;

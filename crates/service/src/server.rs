@@ -56,6 +56,9 @@ pub struct Tuning {
     pub request_bytes_max: usize,
     /// Operations, comparisons and nested ones in a transaction of the etcd API.
     pub txn_ops_max: usize,
+    /// Time without an event after which a watcher that asked for it is told how far the store has come,
+    /// milliseconds.
+    pub progress_notify_ms: u64,
     /// Watches at a time, and requests of one connection at a time; more watches are turned away.
     pub streams_max: usize,
 }
@@ -72,6 +75,7 @@ impl Default for Tuning {
             message_bytes_max: 64 << 10,
             request_bytes_max: 3 << 19,
             txn_ops_max: 128,
+            progress_notify_ms: 600_000,
             streams_max: 1_024,
         }
     }

@@ -159,6 +159,14 @@ fn tuning(layers: &Layers) -> Result<tally_service::Tuning, Failure> {
     }
     set(layers, "request-bytes-max", &mut tuning.request_bytes_max)?;
     set(layers, "txn-ops-max", &mut tuning.txn_ops_max)?;
+    let often = |text: &str| match number(text) {
+        Ok(ms) if ms < PROGRESS_NOTIFY_MS_LEAST => Err("it is too short".to_owned()),
+        other => other,
+    };
+    let expected = format!("a whole number of {PROGRESS_NOTIFY_MS_LEAST} or more");
+    if let Some(ms) = layers.optional("progress-notify-ms", &expected, often)? {
+        tuning.progress_notify_ms = ms;
+    }
     set(layers, "streams-max", &mut tuning.streams_max)?;
     let beat = ("heartbeat-ms", tuning.heartbeat_ms);
     let least = ("election-ms-min", tuning.election_ms_min);
@@ -184,6 +192,9 @@ fn shutdown_within(layers: &Layers) -> Result<Duration, Failure> {
 
 /// A smaller message could not hold a command with a name, an address and a reason.
 const MESSAGE_BYTES_LEAST: usize = 1024;
+
+/// Shorter, and members would do little but look whether watchers are quiet.
+const PROGRESS_NOTIFY_MS_LEAST: u64 = 100;
 
 /// With fewer, one late heartbeat would start an election.
 const HEARTBEATS_PER_ELECTION_MIN: u64 = 2;

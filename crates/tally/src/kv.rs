@@ -1,5 +1,6 @@
-//! `tally kv`: keys, transactions, leases and watches.
+//! `tally kv`: keys, transactions, compaction, leases and watches.
 
+mod compact;
 mod document;
 mod key;
 mod lease;
@@ -38,6 +39,7 @@ pub(crate) enum KvCommand {
     },
     Txn(txn::TxnArguments),
     Watch(watch::WatchArguments),
+    Compact(compact::CompactArguments),
     /// Leases: keys that end unless someone shows signs of life.
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
@@ -118,6 +120,7 @@ pub(crate) async fn run(
         KvCommand::Del { key, reach } => delete(&client, &key, &reach, output).await,
         KvCommand::Txn(arguments) => txn::run(&client, &arguments, output).await,
         KvCommand::Watch(arguments) => watch::run(&client, &arguments, output).await,
+        KvCommand::Compact(arguments) => compact::run(&client, &arguments, output).await,
         KvCommand::Lease(command) => lease::run(&client, command, output).await,
     };
     // A session that is closed could not tell any more what became of the write.

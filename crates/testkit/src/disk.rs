@@ -51,7 +51,7 @@ impl Disk {
     /// When it cannot be made or mounted.
     pub fn image(at: &Path, mib: u64) -> Result<Self> {
         let own = own_directory(at)?;
-        let image = own.path().join("image");
+        let image = own.path().join("0");
         File::create(&image)?.set_len(mib << 20)?;
         // Nothing is left to be written later, so that an idle disk is idle.
         let whole = "lazy_itable_init=0,lazy_journal_init=0,nodiscard";
@@ -97,9 +97,11 @@ impl Disk {
     pub fn copy(&self) -> Result<Copy> {
         let image = self.image.as_deref().context("no image")?;
         let device = self.device()?;
-        let names = ["image", "copy"];
-        let other = names.iter().find(|name| !image.ends_with(name));
-        let copy = self.own.path().join(other.context("no name for a copy")?);
+        // No file is mounted twice: whoever took a copy of the mounts, as `ip netns exec` does, keeps the
+        // old device alive, and what is mounted from the same file would be what that one remembers.
+        let number = image.file_name().and_then(|name| name.to_str());
+        let number: u32 = number.context("an image without a name")?.parse()?;
+        let copy = self.own.path().join((number + 1).to_string());
         for _ in 0..COPIES_MAX {
             let before = Activity::of(&device)?;
             run("cp", &["--sparse=always", text(image)?, text(&copy)?])?;
@@ -118,7 +120,8 @@ impl Disk {
     /// When the disk is in use, or the copy cannot be mounted.
     pub fn replace(&mut self, copy: Copy) -> Result<()> {
         run("umount", &[text(&self.at)?])?;
-        self.image = Some(copy.0);
+        let before = self.image.replace(copy.0);
+        fs::remove_file(before.context("no image")?)?;
         self.mount()
     }
 
@@ -296,6 +299,30 @@ mod tests {
         disk.replace(copy)?;
         assert_eq!(fs::read(at.join("synced"))?, b"kept");
         assert!(!at.join("written").exists());
+        Ok(())
+    }
+
+    #[test]
+    fn a_copy_is_what_is_read_also_when_others_still_see_an_earlier_disk() -> Result<()> {
+        let Some(place) = place()? else { return Ok(()) };
+        let at = place.path().join("disk");
+        let mut disk = Disk::image(&at, 32)?;
+        let mut other = Command::new("unshare")
+            .args(["--mount", "--propagation", "slave", "sleep", "60"])
+            .spawn()?;
+        for round in 0..4 {
+            let text = format!("round {round}");
+            let mut file = File::create(at.join("file"))?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            File::open(&at)?.sync_all()?;
+            let copy = disk.copy()?;
+            drop(file);
+            disk.replace(copy)?;
+            assert_eq!(fs::read_to_string(at.join("file"))?, text);
+        }
+        other.kill()?;
+        other.wait()?;
         Ok(())
     }
 

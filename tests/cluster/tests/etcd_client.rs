@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tally_proto::etcd::CompactionRequest;
-use tally_proto::etcd::kv_client::KvClient;
-use tally_testkit::{Cluster, Operator, channel};
+use tally_testkit::{Cluster, Mode, Operator, Proxy};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
@@ -33,15 +31,6 @@ async fn fails(operator: &Operator, arguments: &[&str], exit: i32, code: &str) -
 
 fn same(found: &Value, expected: &Value) -> Result<()> {
     ensure!(found == expected, "{found}, expected {expected}");
-    Ok(())
-}
-
-async fn compact(address: &str, revision: i64) -> Result<()> {
-    let ask = CompactionRequest {
-        revision,
-        physical: false,
-    };
-    KvClient::new(channel(address).await?).compact(ask).await?;
     Ok(())
 }
 
@@ -146,7 +135,11 @@ async fn keys_are_written_once_and_watched_in_order_while_leaders_are_killed() -
     }
     watching.interrupt().await?;
 
-    compact(&cluster.address(&second)?, 4).await?;
+    let compacted = kv(&operator, &["compact", "4"]).await?;
+    // It takes no revision of its own.
+    same(&compacted["revision"], &json!(4))?;
+    fails(&operator, &["compact", "4"], 3, "T-503").await?;
+    fails(&operator, &["compact", "5"], 3, "T-504").await?;
     fails(&operator, &["get", "user/1", "--revision", "3"], 3, "T-503").await?;
     fails(
         &operator,
@@ -165,6 +158,49 @@ async fn keys_are_written_once_and_watched_in_order_while_leaders_are_killed() -
     )
     .await?;
     fails(&operator, &["put", "a", "b", "--lease", "77"], 3, "T-502").await?;
+    cluster.state_hashes_agree().await?;
+    cluster.stop().await
+}
+
+/// The put arrives; its answer does not. Whoever typed it has the tag, and the tag tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_without_an_answer_ends_in_doubt_and_its_tag_settles_it() -> Result<()> {
+    const HALF_SENT: u64 = 30 << 10;
+    let cluster = Cluster::start(3).await?;
+    let operator = cluster.operator();
+    let follower = cluster.followers().await?.remove(0);
+    let proxy = Proxy::before(&cluster.address(&follower)?).await?;
+    let lossy = Operator::new(vec![proxy.address()]);
+    let value = "v".repeat(60 << 10);
+    let put = ["-o", "json", "--timeout", "10s", "kv", "put", "a", &value];
+    // The session is opened with far less, and half of the put makes no put.
+    proxy.set(Mode::HoldRequestsAt(HALF_SENT));
+    let (ended, arrives) = tokio::join!(lossy.run(&put), async {
+        let half = proxy.request_bytes_above(HALF_SENT, TOLD_WITHIN).await;
+        proxy.set(Mode::SwallowAnswers);
+        half
+    });
+    arrives?;
+    let ended = ended?;
+    ensure!(proxy.lost_bytes() > 0, "no answer was lost: {ended:?}");
+    let failed = ended.expect_code(6)?.json()?;
+    same(&failed["error"]["code"], &json!("T-002"))?;
+    let token = failed["error"]["resume"].as_str().context("no tag")?;
+    ensure!(
+        failed["error"]["next"] == format!("tally resume {token}"),
+        "{failed}"
+    );
+
+    // It is settled at another member, as often as one asks, and happened once.
+    for _ in 0..2 {
+        let settled = operator.run(&["-o", "json", "resume", token]).await?;
+        let settled = settled.expect_code(0)?.json()?;
+        same(&settled["outcome"], &json!("replayed"))?;
+        same(&settled["took_effect_at"], &json!(2))?;
+    }
+    let found = kv(&operator, &["get", "a"]).await?;
+    same(&found["keys"][0]["version"], &json!(1))?;
+    same(&found["revision"], &json!(2))?;
     cluster.state_hashes_agree().await?;
     cluster.stop().await
 }

@@ -130,6 +130,7 @@ asks! {
     PutRequest => KvClient.put -> PutResponse => Option<KeyValue>, put;
     DeleteRangeRequest => KvClient.delete_range -> DeleteRangeResponse => Deleted, deleted;
     TxnRequest => KvClient.txn -> TxnResponse => TxnAnswer, txn;
+    CompactionRequest => KvClient.compact -> CompactionResponse => (), |_| Some(());
     LeaseGrantRequest => LeaseClient.lease_grant -> LeaseGrantResponse => Lease, granted;
     LeaseRevokeRequest => LeaseClient.lease_revoke -> LeaseRevokeResponse => (), |_| Some(());
     LeaseTimeToLiveRequest => LeaseClient.lease_time_to_live -> LeaseTimeToLiveResponse

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::pin::Pin;
 
+use tally_model::command::Compact;
 use tally_model::keys::{self, DeleteRange, Put, Range};
 use tally_model::{
     Command, Effect, EventId, KeyChanged, KeyOp, KeyRange, Outcome, Request, Revision, SessionId,
@@ -55,15 +56,27 @@ fn refusal(code: &str, found: &str) -> Status {
 }
 
 impl Member {
-    /// Applies a write under the tag in its metadata, as planned.
+    /// Applies a write of keys under the tag in its metadata, as planned.
     async fn write(
         &self,
         call: &'static str,
         metadata: &MetadataMap,
         op: KeyOp,
     ) -> Result<(bool, u64, Answered), Status> {
+        let (replayed, revision, effect) = self.tagged(call, metadata, Command::Keys(op)).await?;
+        match effect {
+            v1::effect::Kind::Keys(op) => Ok((replayed, revision, op.response.unwrap())),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn tagged(
+        &self,
+        call: &'static str,
+        metadata: &MetadataMap,
+        command: Command,
+    ) -> Result<(bool, u64, v1::effect::Kind), Status> {
         let tag = tag(metadata).expect("a write without a tag");
-        let command = Command::Keys(op);
         let tagged = Tagged {
             tag: Tag {
                 session: SessionId(tag.session),
@@ -85,10 +98,7 @@ impl Member {
                 return Err(refusal(&refused.code, &refused.found));
             }
         };
-        match effect.unwrap().kind.unwrap() {
-            v1::effect::Kind::Keys(op) => Ok((answer.repeat, revision, op.response.unwrap())),
-            other => panic!("{other:?}"),
-        }
+        Ok((answer.repeat, revision, effect.unwrap().kind.unwrap()))
     }
 }
 
@@ -164,9 +174,16 @@ impl etcd::kv_server::Kv for Member {
 
     async fn compact(
         &self,
-        _: tonic::Request<etcd::CompactionRequest>,
+        ask: tonic::Request<etcd::CompactionRequest>,
     ) -> Result<Response<etcd::CompactionResponse>, Status> {
-        Err(Status::unimplemented("not in this fake"))
+        let (metadata, _, ask) = ask.into_parts();
+        let revision = Revision(ask.revision.try_into().unwrap());
+        let command = Command::Compact(Compact { revision });
+        let (replayed, revision, _) = self.tagged("compact", &metadata, command).await?;
+        let message = etcd::CompactionResponse {
+            header: header(revision),
+        };
+        Ok(response(replayed, message))
     }
 }
 

@@ -164,6 +164,12 @@ pub(super) const KEYS: &[Key] = &[
         "Operations in a transaction of the etcd API, nested ones included [default: 128]",
     ),
     key(
+        "progress-notify-ms",
+        Kind::Number,
+        "MS",
+        "Time without an event after which a watcher of the etcd API that asked for it is told the revision [default: 600000]",
+    ),
+    key(
         "streams-max",
         Kind::Number,
         "COUNT",

@@ -154,6 +154,16 @@ fn elections_leave_room_for_heartbeats() {
 }
 
 #[test]
+fn quiet_watchers_are_not_looked_at_without_a_pause() {
+    let every = |ms: &str| config(&[("progress-notify-ms", ms)], &[], NEEDED);
+    assert_eq!(every("100").unwrap().tuning.progress_notify_ms, 100);
+    for ms in ["99", "0"] {
+        let said = every(ms).unwrap_err().to_string();
+        assert!(said.contains("a whole number of 100 or more"), "{said}");
+    }
+}
+
+#[test]
 fn a_variable_that_nobody_knows_is_refused_unless_it_is_empty() {
     let failure = config(&[], &[("TALLY_LISTEN_CLIENTS", "a:1")], NEEDED).unwrap_err();
     assert_eq!(failure.exit.code(), 2);

@@ -26,8 +26,8 @@ use crate::member::Member;
 /// Stands for no watcher, or for all of a stream.
 const NO_WATCH: i64 = -1;
 
-/// After so long without an event, a watcher that asked for it is told how far the store has come.
-const PROGRESS_EVERY: Duration = Duration::from_secs(600);
+/// Watchers are looked at so often while they wait to be told how far the store has come.
+const LOOKS_AT_QUIET_ONES: u32 = 20;
 
 /// Watchers of one stream at a time.
 const WATCHERS_MAX: usize = 100_000;
@@ -102,7 +102,7 @@ impl Stream {
 
     /// Serves the stream until its client is gone.
     pub(super) async fn run(mut self, mut requests: Streaming<WatchRequest>) {
-        let mut look = tokio::time::interval(PROGRESS_EVERY / 20);
+        let mut look = tokio::time::interval(self.progress_every() / LOOKS_AT_QUIET_ONES);
         let send = self.send.clone();
         let mut asking = true;
         loop {
@@ -348,8 +348,9 @@ impl Stream {
     /// Finds those that asked to be told how far the store has come, and have heard nothing for long.
     fn look_for_quiet_ones(&mut self) {
         let mut any = false;
+        let progress_every = self.progress_every();
         for watcher in self.watchers.values_mut() {
-            if watcher.progress && watcher.quiet_since.elapsed() >= PROGRESS_EVERY {
+            if watcher.progress && watcher.quiet_since.elapsed() >= progress_every {
                 watcher.progress_due = true;
                 any = true;
             }
@@ -357,6 +358,11 @@ impl Stream {
         if any {
             self.hub.ask_progress(&self.way);
         }
+    }
+
+    /// After so long without an event, a watcher that asked for it is told how far the store has come.
+    fn progress_every(&self) -> Duration {
+        Duration::from_millis(self.member.config.tuning.progress_notify_ms)
     }
 
     fn revision(&self) -> Result<Revision, Ended> {

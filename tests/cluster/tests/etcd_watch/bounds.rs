@@ -1,0 +1,73 @@
+//! How many may watch.
+
+use anyhow::{Result, ensure};
+use tally_proto::etcd::kv_client::KvClient;
+use tally_proto::etcd::watch_request::RequestUnion;
+use tally_proto::etcd::{WatchCancelRequest, WatchCreateRequest};
+use tally_testkit::{channel, until};
+
+use crate::watching::{TOLD_WITHIN, Watching, cluster, prefix, put, told};
+
+/// The keys that are watched count as well, so that few watchers reach the bound.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_has_only_so_many_watchers_and_others_may_come_when_some_go() -> Result<()> {
+    const KEY_BYTES: usize = 1 << 20;
+    const MOST: i64 = 64;
+    let (cluster, to) = cluster().await?;
+    let watch = |number: i64| WatchCreateRequest {
+        key: [&[b'w'; KEY_BYTES - 1][..], &[b'0' + number as u8]].concat(),
+        watch_id: number + 1,
+        ..Default::default()
+    };
+    let mut one = Watching::open(&to).await?;
+    let mut other = Watching::open(&to).await?;
+    for number in 0..MOST {
+        let stream = match number % 2 {
+            0 => &mut one,
+            _ => &mut other,
+        };
+        let created = stream.create(watch(number)).await?;
+        ensure!(
+            created.created && !created.canceled,
+            "{number}: {created:?}"
+        );
+    }
+    for stream in [&mut one, &mut other] {
+        let refused = stream.create(prefix("a")).await?;
+        ensure!(
+            refused.canceled && refused.watch_id == -1,
+            "one more than {MOST}: {refused:?}"
+        );
+        ensure!(
+            refused.cancel_reason == "too many watchers on this member",
+            "{refused:?}"
+        );
+    }
+    // Another member has room of its own.
+    let leader = channel(&cluster.address(&cluster.leader().await?)?).await?;
+    let mut elsewhere = Watching::open(&leader).await?;
+    let created = elsewhere.create(prefix("a")).await?;
+    ensure!(!created.canceled, "{created:?}");
+
+    // Those that were there are told of what happens, and one that goes makes room for another.
+    let cancel = WatchCancelRequest { watch_id: 1 };
+    one.ask(RequestUnion::CancelRequest(cancel)).await?;
+    let cancelled = one.next().await?;
+    ensure!(cancelled.canceled, "{cancelled:?}");
+    let created = one.create(prefix("a")).await?;
+    ensure!(created.created && !created.canceled, "{created:?}");
+    let mut kv = KvClient::new(to.clone());
+    put(&mut kv, "a/1", b"one".to_vec()).await?;
+    let told_of = one.events(1).await?;
+    ensure!(told(&told_of[0].1).1 == "a/1", "{told_of:?}");
+    // So does a stream that ends.
+    drop(other);
+    until("there is room again", TOLD_WITHIN, async || {
+        let mut again = Watching::open(&to).await?;
+        let created = again.create(watch(1)).await?;
+        ensure!(!created.canceled, "{}", created.cancel_reason);
+        Ok(())
+    })
+    .await?;
+    cluster.stop().await
+}

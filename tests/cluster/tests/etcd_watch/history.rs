@@ -1,0 +1,149 @@
+//! Watchers that read the history: slow ones, and those that begin in the past.
+
+use anyhow::{Context, Result, ensure};
+use tally_proto::etcd::kv_client::KvClient;
+use tally_proto::etcd::watch_request::RequestUnion;
+use tally_proto::etcd::{WatchCancelRequest, WatchCreateRequest, WatchProgressRequest};
+use tally_testkit::channel;
+
+use crate::watching::{Watching, cluster, prefix, put, put_at_once, told};
+
+/// One stream is not read from until far more has happened than may wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_watcher_misses_nothing_and_keeps_nobody_waiting() -> Result<()> {
+    const EVENTS: usize = 600;
+    const BYTES: usize = 32 << 10;
+    let (cluster, to) = cluster().await?;
+    let mut slow = Watching::open(&to).await?;
+    let slow_one = WatchCreateRequest {
+        fragment: true,
+        ..prefix("s/")
+    };
+    slow.create(slow_one).await?;
+    // A connection of its own: streams share what may be on its way.
+    let follower = cluster.followers().await?.remove(0);
+    let apart = channel(&cluster.address(&follower)?).await?;
+    let mut quick = Watching::open(&apart).await?;
+    quick.create(prefix("s/")).await?;
+    let mut kv = KvClient::new(apart.clone());
+    for number in 0..EVENTS {
+        put(&mut kv, &format!("s/{number:04}"), vec![b'v'; BYTES]).await?;
+        let one = quick.events(1).await?;
+        ensure!(told(&one[0].1).1 == format!("s/{number:04}"), "{number}");
+    }
+    put(&mut kv, "s/9999", b"last".to_vec()).await?;
+    let mut revision = 0;
+    let events = slow.events(EVENTS + 1).await?;
+    for (number, (_, event)) in events.iter().enumerate() {
+        let (_, key, _, at) = told(event);
+        let expected = match number {
+            EVENTS => "s/9999".to_owned(),
+            number => format!("s/{number:04}"),
+        };
+        ensure!(
+            key == expected && at > revision,
+            "{key} at r{at} after r{revision}"
+        );
+        revision = at;
+    }
+    cluster.stop().await
+}
+
+/// Each reads the history at first, and is told of what is new once it has caught up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watchers_that_begin_in_the_past_are_told_each_event_once_while_more_happen() -> Result<()>
+{
+    const EVENTS: usize = 600;
+    const WATCHERS: usize = 40;
+    let (cluster, to) = cluster().await?;
+    let mut kv = KvClient::new(to.clone());
+    let first = put(&mut kv, "p/0000", Vec::new()).await?;
+    let writing = tokio::spawn(async move {
+        for number in 1..EVENTS {
+            put(&mut kv, &format!("p/{number:04}"), Vec::new()).await?;
+        }
+        anyhow::Ok(())
+    });
+    let mut watchers = tokio::task::JoinSet::new();
+    for number in 0..WATCHERS {
+        let mut watching = Watching::open(&to).await?;
+        let past = WatchCreateRequest {
+            start_revision: first,
+            ..prefix("p/")
+        };
+        watching.create(past).await?;
+        watchers.spawn(async move {
+            let events = watching.events(EVENTS).await?;
+            for (expected, (_, event)) in events.iter().enumerate() {
+                let (_, key, _, at) = told(event);
+                let expected = format!("p/{expected:04}");
+                ensure!(
+                    key == expected,
+                    "watcher {number}: {key} at r{at}, not {expected}"
+                );
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(watched) = watchers.join_next().await {
+        watched??;
+    }
+    writing.await??;
+    cluster.stop().await
+}
+
+/// There is more history than fits between the member and a client that does not read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_that_catches_up_can_be_cancelled_and_holds_back_progress() -> Result<()> {
+    const TXNS: usize = 40;
+    const KEYS: usize = 100;
+    let (cluster, to) = cluster().await?;
+    let mut kv = KvClient::new(to.clone());
+    let first = put_at_once(&mut kv, "h/", KEYS, 10 << 10).await?;
+    let mut last = first;
+    for _ in 1..TXNS {
+        last = put_at_once(&mut kv, "h/", KEYS, 10 << 10).await?;
+    }
+    let past = WatchCreateRequest {
+        start_revision: first,
+        ..prefix("h/")
+    };
+
+    let mut progress = Watching::open(&to).await?;
+    progress.create(past.clone()).await?;
+    progress
+        .ask(RequestUnion::ProgressRequest(WatchProgressRequest {}))
+        .await?;
+    let mut events = 0;
+    let through = loop {
+        let answer = progress.next().await?;
+        events += answer.events.len();
+        if answer.watch_id == -1 {
+            break answer.header.context("no header")?.revision;
+        }
+    };
+    ensure!(events == TXNS * KEYS, "progress after {events} events");
+    ensure!(through >= last, "progress to r{through}, not r{last}");
+
+    let mut cancelled = Watching::open(&to).await?;
+    cancelled.create(past).await?;
+    let cancel = WatchCancelRequest { watch_id: 0 };
+    cancelled.ask(RequestUnion::CancelRequest(cancel)).await?;
+    let mut events = 0;
+    loop {
+        let answer = cancelled.next().await?;
+        events += answer.events.len();
+        if answer.canceled {
+            ensure!(answer.compact_revision == 0, "{answer:?}");
+            break;
+        }
+    }
+    ensure!(events < TXNS * KEYS, "all {events} were told before");
+    // Of the cancelled one nothing more comes, not even when another has its number.
+    let created = cancelled.create(prefix("h/")).await?;
+    ensure!(created.created && created.watch_id == 0, "{created:?}");
+    let one = put(&mut kv, "h/000", b"new".to_vec()).await?;
+    let events = cancelled.events(1).await?;
+    ensure!(told(&events[0].1).3 == one, "r{}", told(&events[0].1).3);
+    cluster.stop().await
+}

@@ -34,6 +34,7 @@ fn main() -> anyhow::Result<()> {
     std::fs::write(out.join("etcd_descriptors.bin"), etcd.encode_to_vec())?;
     let descriptors = protox::compile(PUBLIC.iter().chain(INTERNAL).chain(ETCD), [&root])?;
     tonic_prost_build::configure()
+        .codec_path("crate::codec::Messages")
         .bytes(".tally.peer.v1.SnapshotChunk")
         .bytes(".tally.peer.v1.ForwardCommand")
         .bytes(".tally.storage.v1.Proposal")

@@ -218,6 +218,11 @@ impl Replica {
         self.status.borrow().clone()
     }
 
+    /// The term of [`Replica::status`].
+    pub fn term(&self) -> u64 {
+        self.status.borrow().term
+    }
+
     /// Follows [`Replica::status`].
     pub fn watch_status(&self) -> watch::Receiver<Status> {
         self.status.clone()

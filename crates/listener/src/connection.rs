@@ -1,15 +1,17 @@
 //! One connection: what it opens with, its requests, and its end.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::http::{Request, Response};
+use axum::routing::future::RouteFuture;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
@@ -18,12 +20,15 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
 
+use crate::direct::{Answering, Direct};
 use crate::door::Bounds;
 use crate::notes::Notes;
 use crate::opening::{self, Opening, PREFACE};
 use crate::port::Speaks;
 use crate::reason::{self, Reason};
+use crate::status;
 use crate::stray::{self, Caller};
 
 /// Within this time a caller says what it speaks. A gRPC client does so at once.
@@ -44,6 +49,7 @@ pub(crate) struct Connection {
     pub(crate) from: SocketAddr,
     pub(crate) notes: Arc<Notes>,
     pub(crate) router: Router,
+    pub(crate) direct: Arc<Direct>,
     pub(crate) bounds: Bounds,
     pub(crate) ending: CancellationToken,
 }
@@ -164,6 +170,7 @@ impl Connection {
     fn requests(&self) -> Requests {
         Requests {
             router: self.router.clone(),
+            direct: self.direct.clone(),
             from: self.from,
             served: Arc::default(),
         }
@@ -241,6 +248,7 @@ fn say(notes: &Notes, from: SocketAddr, reason: Option<Reason>) {
 /// Hands requests on, with who sent them.
 struct Requests {
     router: Router,
+    direct: Arc<Direct>,
     from: SocketAddr,
     /// A request has come.
     served: Arc<AtomicBool>,
@@ -249,14 +257,37 @@ struct Requests {
 impl Service<Request<Incoming>> for Requests {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = axum::routing::future::RouteFuture<Infallible>;
+    type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.served.store(true, Ordering::Relaxed);
-        let mut request = request.map(Body::new);
+        if let Some(answers) = self.direct.find(request.uri().path()) {
+            return Answer::Direct(answers.answer(request));
+        }
+        let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(Caller(self.from));
         let mut router = self.router.clone();
         // A router is always ready.
-        tower::Service::call(&mut router, request)
+        Answer::Routed(Box::pin(tower::Service::call(&mut router, request)))
+    }
+}
+
+/// An answer on its way.
+enum Answer {
+    Direct(Answering),
+    Routed(Pin<Box<RouteFuture<Infallible>>>),
+}
+
+impl Future for Answer {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Direct(answer) => answer.as_mut().poll(context).map_ok(status::explain),
+            Self::Routed(answer) => {
+                let answer = answer.as_mut().poll(context);
+                answer.map_ok(|response| response.map(Body::new))
+            }
+        }
     }
 }

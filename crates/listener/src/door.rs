@@ -1,20 +1,20 @@
 //! Accepts connections, as many as there may be, until it is told to end.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::util::MapResponseLayer;
 
 use crate::connection::Connection;
+use crate::direct::Direct;
 use crate::notes::Notes;
 use crate::port::Port;
 use crate::{files, status, stray};
@@ -49,15 +49,18 @@ impl Bounds {
 }
 
 /// Serves a port until `ending` is cancelled and every connection has ended: requests under way are
-/// finished, new ones are not taken. Whoever drops the future cuts every connection off.
+/// finished, new ones are not taken. Whoever drops the future cuts every connection off. What is not called
+/// directly is the router's.
 pub async fn serve(
     listener: TcpListener,
     port: Port,
     router: Router,
+    direct: Direct,
     bounds: Bounds,
     ending: CancellationToken,
 ) {
     let notes = Arc::new(Notes::new(port));
+    let direct = Arc::new(direct);
     let room = Arc::new(Semaphore::new(bounds.connections()));
     let strays = notes.clone();
     let router: Router = router
@@ -90,7 +93,15 @@ pub async fn serve(
             continue;
         };
         let open = notes.port().counts.opened();
-        let connection = connection(stream, from, &notes, &router, bounds, &ending);
+        let connection = Connection {
+            stream,
+            from,
+            notes: notes.clone(),
+            router: router.clone(),
+            direct: direct.clone(),
+            bounds,
+            ending: ending.clone(),
+        };
         connections.spawn(async move {
             connection.run().await;
             drop((permit, open));
@@ -100,24 +111,6 @@ pub async fn serve(
     drop(listener);
     while let Some(ended) = connections.join_next().await {
         report(ended);
-    }
-}
-
-fn connection(
-    stream: TcpStream,
-    from: SocketAddr,
-    notes: &Arc<Notes>,
-    router: &Router,
-    bounds: Bounds,
-    ending: &CancellationToken,
-) -> Connection {
-    Connection {
-        stream,
-        from,
-        notes: notes.clone(),
-        router: router.clone(),
-        bounds,
-        ending: ending.clone(),
     }
 }
 

@@ -8,6 +8,7 @@
 //! ended, nor whose it was.
 
 mod connection;
+mod direct;
 mod door;
 mod files;
 mod notes;
@@ -17,6 +18,7 @@ mod reason;
 mod status;
 mod stray;
 
+pub use direct::Direct;
 pub use door::{Bounds, serve};
 pub use files::raise_limit;
 pub use port::{Counts, Elsewhere, Port, Speaks};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tally_client::log_server::{self, Identity, StartUp, Started};
 use tally_client::{Consistency, Refused, StorageState, marker_file, v1};
-use tally_listener::{Bounds, Counts, Port, Speaks};
+use tally_listener::{Bounds, Counts, Direct, Port, Speaks};
 use tally_proto::logserver as api;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -278,6 +278,7 @@ async fn run(
         listener,
         port,
         router,
+        Direct::default(),
         BOUNDS,
         stop.clone(),
     ));

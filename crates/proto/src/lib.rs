@@ -3,6 +3,7 @@
 //! Knows how things are written down; knows nothing of what they do, and nothing of disks or
 //! sockets.
 
+pub mod codec;
 pub mod convert;
 pub mod fault;
 #[cfg(any(test, feature = "fuzzing"))]

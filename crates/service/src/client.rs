@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tally_consensus::{Consistency, Replica};
+use tally_listener::Direct;
 use tally_model::{Answer, Request};
 use tally_proto::convert::DecodeError;
 use tally_proto::v1;
@@ -52,16 +53,19 @@ pub(crate) async fn serve(
     let sessions = sessions::SessionsAnswers(member.clone());
     let nodes = nodes::NodesAnswers::new(member.clone());
     let cluster = cluster::ClusterAnswers(member.clone());
+    let nodes = NodesServer::new(nodes).max_decoding_message_size(limit);
+    let direct = Direct::default().with(&nodes, &nodes::OFTEN);
     let routes = Routes::new(SessionsServer::new(sessions).max_decoding_message_size(limit))
-        .add_service(NodesServer::new(nodes).max_decoding_message_size(limit))
+        .add_service(nodes)
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(limit))
         .add_service(health)
         .add_service(reflection)
         .add_service(reflection_alpha);
-    let routes = etcd::serve(routes, &member);
+    let (routes, direct) = etcd::serve(routes, direct, &member);
+    let router = routes.into_axum_router();
     let port = ports.client(&member.metrics);
     let (bounds, ending) = (client_bounds(streams), member.ending.closing.clone());
-    tally_listener::serve(listener, port, routes.into_axum_router(), bounds, ending).await;
+    tally_listener::serve(listener, port, router, direct, bounds, ending).await;
     watching.abort();
     Ok(())
 }

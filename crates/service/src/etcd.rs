@@ -17,6 +17,7 @@ mod writer;
 
 use std::sync::Arc;
 
+use tally_listener::Direct;
 use tally_model::Revision;
 use tally_proto::etcd::ResponseHeader;
 use tally_proto::etcd::cluster_server::ClusterServer;
@@ -31,7 +32,7 @@ use crate::member::Member;
 const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
 
 /// Adds the services to those of a port.
-pub(crate) fn serve(routes: Routes, member: &Arc<Member>) -> Routes {
+pub(crate) fn serve(routes: Routes, direct: Direct, member: &Arc<Member>) -> (Routes, Direct) {
     let limit = member.config.tuning.request_bytes_max + REQUEST_OVERHEAD_BYTES;
     let writer = Arc::new(writer::Writer::new(member.clone()));
     let kv = kv::KvAnswers::new(member.clone(), writer.clone());
@@ -39,18 +40,20 @@ pub(crate) fn serve(routes: Routes, member: &Arc<Member>) -> Routes {
     let watch = watch::WatchAnswers(member.clone());
     let cluster = cluster::ClusterAnswers(member.clone());
     let maintenance = maintenance::MaintenanceAnswers(member.clone());
+    let kv = KvServer::new(kv).max_decoding_message_size(limit);
+    let direct = direct.with(&kv, &kv::OFTEN);
     let routes = routes
-        .add_service(KvServer::new(kv).max_decoding_message_size(limit))
+        .add_service(kv)
         .add_service(LeaseServer::new(lease).max_decoding_message_size(limit))
         .add_service(watch::WatchServer::new(watch, limit))
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(limit))
         .add_service(MaintenanceServer::new(maintenance).max_decoding_message_size(limit));
-    absent::serve(routes)
+    (absent::serve(routes), direct)
 }
 
 /// Who answers, and how far the store has come.
 fn header(member: &Member, revision: Revision) -> ResponseHeader {
-    let status = member.replica().map(|replica| replica.status());
+    let term = member.replica().map(|replica| replica.term());
     ResponseHeader {
         // Half of the id, which is random: enough to tell two clusters apart.
         cluster_id: member.cluster().map_or(0, |cluster| {
@@ -61,6 +64,6 @@ fn header(member: &Member, revision: Revision) -> ResponseHeader {
         }),
         member_id: member.id().0,
         revision: revision.signed(),
-        raft_term: status.map_or(0, |status| status.term),
+        raft_term: term.unwrap_or(0),
     }
 }

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tally_listener::Direct;
 use tokio::net::TcpListener;
 
 use crate::member::{Member, said};
@@ -26,7 +27,8 @@ pub(crate) async fn serve(
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
         .with_state(member);
-    tally_listener::serve(listener, port, router, http_bounds(), ended).await;
+    let direct = Direct::default();
+    tally_listener::serve(listener, port, router, direct, http_bounds(), ended).await;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! What Prometheus is told. The names are documented in `docs/formats.md` and do not change.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Instant;
 
@@ -23,7 +24,7 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 struct RequestLabels {
     method: &'static str,
     /// `Ok`, or the gRPC code as in `Unavailable`.
-    code: String,
+    code: Cow<'static, str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -69,8 +70,8 @@ impl Metrics {
         begun: Instant,
     ) {
         let code = match result {
-            Ok(_) => "Ok".to_owned(),
-            Err(status) => format!("{:?}", status.code()),
+            Ok(_) => Cow::Borrowed("Ok"),
+            Err(status) => format!("{:?}", status.code()).into(),
         };
         self.requests
             .get_or_create(&RequestLabels { method, code })

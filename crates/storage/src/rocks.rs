@@ -41,7 +41,6 @@ fn options(cache_bytes: usize) -> Options {
     table.set_format_version(5);
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
-    options.set_compression_type(DBCompressionType::Lz4);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_write_buffer_number(2);
     options.set_max_bytes_for_level_base(FIRST_LEVEL_BYTES);
@@ -69,6 +68,8 @@ fn options(cache_bytes: usize) -> Options {
 pub(crate) fn open_log(path: &Path) -> Result<DB, rocksdb::Error> {
     let mut options = options(LOG_CACHE_BYTES);
     options.create_if_missing(true);
+    // An entry is gone before it was worth the time.
+    options.set_compression_type(DBCompressionType::None);
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     DB::open(&options, path)
 }
@@ -77,7 +78,15 @@ pub(crate) fn open_log(path: &Path) -> Result<DB, rocksdb::Error> {
 pub(crate) fn open_state(path: &Path) -> Result<DB, rocksdb::Error> {
     let mut options = options(STATE_CACHE_BYTES);
     options.create_if_missing(true);
+    compress_what_stays(&mut options);
     DB::open(&options, path)
+}
+
+/// Compresses the levels that are not rewritten again and again.
+fn compress_what_stays(options: &mut Options) {
+    let uncompressed = [DBCompressionType::None; 2];
+    let compressed = [DBCompressionType::Lz4; 5];
+    options.set_compression_per_level(&[&uncompressed[..], &compressed].concat());
 }
 
 /// Opens a checkpoint to look into it. It may leave an info log behind, and nothing else.

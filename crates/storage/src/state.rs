@@ -10,9 +10,12 @@
 mod batch;
 mod cache;
 mod generation;
+mod known;
+mod shown;
 mod view;
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -29,8 +32,9 @@ use crate::failure::{Failure, OnFailure, lock};
 use crate::snapshot::{Shelf, Snapshot, SnapshotReceiver};
 use crate::{rocks, torn};
 use batch::{Batch, NotApplied};
-use cache::RowCache;
 use generation::{Generation, Generations};
+use known::Known;
+use shown::ShownGlobals;
 
 /// State hashes remembered for comparison with other members.
 pub const RECENT_HASHES_MAX: usize = 1_024;
@@ -56,11 +60,12 @@ pub struct StateReader {
 struct Shared {
     failure: Failure,
     generation: RwLock<Arc<Generation>>,
+    globals: ShownGlobals,
     generations: Generations,
     shelf: Arc<Shelf>,
-    /// Held while the state changes: by a batch of entries, or by the installation of a snapshot. The
-    /// cache knows the state as the last of them left it.
-    changing: Mutex<RowCache>,
+    /// Held while the state changes: by a batch of entries, or by the installation of a snapshot. What
+    /// is known is the state as the last of them left it.
+    changing: Mutex<Known>,
     position: Mutex<Position>,
     _lock: Arc<DirectoryLock>,
 }
@@ -104,8 +109,10 @@ impl Shared {
 
     fn with_view<T>(&self, read: impl FnOnce(&StateView<'_>) -> T) -> io::Result<T> {
         self.failure.check()?;
+        let seen = self.globals.before();
         let generation = self.generation();
-        let view = StateView::new(generation.db().snapshot());
+        let snapshot = generation.db().snapshot();
+        let view = StateView::with_globals(snapshot, self.globals.after(seen));
         let answer = read(&view);
         match view.into_broken() {
             None => Ok(answer),
@@ -159,6 +166,7 @@ impl StateStore {
             shared: Arc::new(Shared {
                 failure: Failure::new(options.on_failure),
                 generation: RwLock::new(Arc::new(generation)),
+                globals: ShownGlobals::default(),
                 generations,
                 shelf: Arc::new(shelf),
                 changing: Mutex::default(),
@@ -194,14 +202,15 @@ impl StateStore {
         entries: impl IntoIterator<Item = LogEntry>,
     ) -> io::Result<Vec<Option<Answer>>> {
         let shared = &*self.shared;
-        let mut cache = lock(&shared.changing);
+        let mut known = lock(&shared.changing);
         shared.failure.check()?;
+        known.begin();
         let (applied, hash) = {
             let position = lock(&shared.position);
             (position.applied.clone(), position.hash)
         };
         let generation = shared.generation();
-        let view = StateView::with_cache(generation.db().snapshot(), &mut cache);
+        let view = StateView::knowing(generation.db().snapshot(), &mut known);
         let mut batch = Batch::new(view, applied, hash);
         let mut answers = Vec::new();
         for entry in entries {
@@ -214,16 +223,19 @@ impl StateStore {
             }
         }
         let ready = batch.finish();
-        let written = generation
-            .db()
-            .write_opt(ready.to_write(), &rocks::unlogged());
+        let rows = ready.to_write();
+        let written = shared.globals.change(|| {
+            let written = generation.db().write_opt(rows, &rocks::unlogged());
+            written.map(|()| ((), known.globals().cloned()))
+        });
         written.map_err(|error| {
             let what = format!("the state cannot be written: {error}");
             shared.failure.fail(what)
         })?;
         for (key, value) in ready.rows {
-            cache.written(key, value);
+            known.rows.written(key, value);
         }
+        known.written();
         lock(&shared.position).move_through(ready.applied, &ready.hashes);
         Ok(answers)
     }
@@ -353,7 +365,7 @@ impl StateStore {
     /// `InvalidInput`) changes nothing. Slow: copies files.
     pub fn install(&self, snapshot: &Snapshot) -> io::Result<()> {
         let shared = &*self.shared;
-        let mut cache = lock(&shared.changing);
+        let mut known = lock(&shared.changing);
         shared.failure.check()?;
         let new = snapshot
             .meta()
@@ -377,14 +389,16 @@ impl StateStore {
             .generations
             .adopt(&staged)
             .map_err(|error| self.disk_failed(error))?;
-        let replaced = {
+        let replaced: Result<_, Infallible> = shared.globals.change(|| {
             let mut generation = shared
                 .generation
                 .write()
                 .unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *generation, Arc::new(staged))
-        };
-        cache.clear();
+            let replaced = std::mem::replace(&mut *generation, Arc::new(staged));
+            Ok((replaced, None))
+        });
+        let Ok(replaced) = replaced;
+        known.clear();
         replaced.remove_when_unused();
         lock(&shared.position).move_to(applied, hash);
         shared.shelf.set_current(snapshot.clone());

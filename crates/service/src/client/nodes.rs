@@ -22,6 +22,9 @@ use super::watch;
 use crate::member::Member;
 use crate::{deadline, fault};
 
+/// What log servers call again and again.
+pub(super) const OFTEN: [&str; 2] = ["/tally.v1.Nodes/SetState", "/tally.v1.Nodes/Get"];
+
 /// Rows in one answer.
 const PAGE_MAX: usize = 1_000;
 

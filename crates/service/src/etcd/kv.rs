@@ -24,6 +24,14 @@ use super::{header, rpctypes};
 use crate::deadline;
 use crate::member::Member;
 
+/// What clients call again and again.
+pub(super) const OFTEN: [&str; 4] = [
+    "/etcdserverpb.KV/Range",
+    "/etcdserverpb.KV/Put",
+    "/etcdserverpb.KV/DeleteRange",
+    "/etcdserverpb.KV/Txn",
+];
+
 pub(super) struct KvAnswers {
     member: Arc<Member>,
     writer: Arc<Writer>,

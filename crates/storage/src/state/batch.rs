@@ -13,6 +13,7 @@ use tally_proto::convert::decode_request;
 use tally_proto::storage::log_entry::Payload;
 use tally_proto::storage::{AppliedState, LogEntry, LogId, Membership, Proposal};
 
+use super::cache::Value;
 use super::view::StateView;
 use crate::table::{
     self, applied, claim, globals, history, key, key_event, key_version, lease, lease_end,
@@ -46,7 +47,7 @@ pub(super) struct Batch<'a> {
 /// A batch that is ready to be written.
 pub(super) struct Ready {
     /// Rows as they stand from now on, by key; `None` for one that goes.
-    pub(super) rows: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    pub(super) rows: BTreeMap<Vec<u8>, Option<Value>>,
     pub(super) applied: AppliedState,
     pub(super) hashes: Vec<(u64, u128)>,
 }
@@ -56,7 +57,7 @@ impl Ready {
         let mut batch = WriteBatch::default();
         for (key, value) in &self.rows {
             match value {
-                Some(value) => batch.put(key, value),
+                Some(value) => batch.put(key, &value.bytes),
                 None => batch.delete(key),
             }
         }
@@ -115,11 +116,10 @@ impl<'a> Batch<'a> {
     pub(super) fn finish(mut self) -> Ready {
         if self.hash != self.hash_before {
             let hash = state_hash::encode(self.hash);
-            self.view
-                .lay_over(state_hash::KEY.into(), Some(hash.into()));
+            self.lay_over_unhashed(&state_hash::KEY, hash.into());
         }
         let applied = self.applied.encode_to_vec();
-        self.view.lay_over(applied::KEY.into(), Some(applied));
+        self.lay_over_unhashed(&applied::KEY, applied);
         Ready {
             rows: self.view.into_waiting(),
             applied: self.applied,
@@ -147,21 +147,44 @@ impl<'a> Batch<'a> {
         self.applied.membership = Some(membership);
     }
 
+    /// Writes a row that is no part of the state hash.
+    fn lay_over_unhashed(&mut self, key: &[u8], bytes: Vec<u8>) {
+        let value = Value { bytes, hash: None };
+        self.view.lay_over(key.into(), Some(value));
+    }
+
     /// Writes a row, `None` to remove it, and keeps the hash in step. True when the row existed.
     fn write(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) -> bool {
-        let before = self.view.raw(&key);
-        let existed = before.is_some();
-        if before == value {
-            return existed;
+        // `None` when nothing changes.
+        let before = self.view.look(&key, |before| match (before, &value) {
+            (None, None) => None,
+            (Some((before, _)), Some(value)) if before == value => None,
+            (Some((before, hash)), _) => {
+                Some(Some(hash.unwrap_or_else(|| state_hash::row(&key, before))))
+            }
+            (None, Some(_)) => Some(None),
+        });
+        let Some(before) = before else {
+            return value.is_some();
+        };
+        if let Some(before) = before {
+            self.hash = self.hash.wrapping_sub(before);
         }
-        if let Some(before) = &before {
-            self.hash = self.hash.wrapping_sub(state_hash::row(&key, before));
-        }
-        if let Some(value) = &value {
-            self.hash = self.hash.wrapping_add(state_hash::row(&key, value));
-        }
+        self.lay_over(key, value);
+        before.is_some()
+    }
+
+    /// Lays a row over and adds it to the hash.
+    fn lay_over(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        let value = value.map(|bytes| {
+            let hash = state_hash::row(&key, &bytes);
+            self.hash = self.hash.wrapping_add(hash);
+            Value {
+                bytes,
+                hash: Some(hash),
+            }
+        });
         self.view.lay_over(key, value);
-        existed
     }
 
     fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> bool {
@@ -171,9 +194,11 @@ impl<'a> Batch<'a> {
     /// Writes a row under a key that holds none: one with the revision or the tag of this entry.
     fn append(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
         let (key, value) = (key.into(), value.into());
-        debug_assert_eq!(self.view.raw(&key), None, "{key:02x?} stands already");
-        self.hash = self.hash.wrapping_add(state_hash::row(&key, &value));
-        self.view.lay_over(key, Some(value));
+        debug_assert!(
+            self.view.look(&key, |row| row.is_none()),
+            "{key:02x?} stands already"
+        );
+        self.lay_over(key, Some(value));
     }
 
     fn remove(&mut self, key: impl Into<Vec<u8>>) {
@@ -184,6 +209,9 @@ impl<'a> Batch<'a> {
 impl Tables for Batch<'_> {
     fn put_globals(&mut self, globals: &Globals) {
         self.put(globals::KEY, table::encode::<globals::Stored, _>(globals));
+        if let Some(known) = self.view.known() {
+            known.set_globals(globals.clone());
+        }
     }
 
     fn put_node(&mut self, node: &Node) {
@@ -212,6 +240,9 @@ impl Tables for Batch<'_> {
             session::key(session.id),
             table::encode::<session::Stored, _>(session),
         );
+        if let Some(known) = self.view.known() {
+            known.set_session(session.clone());
+        }
     }
 
     fn remove_session(&mut self, id: SessionId) {
@@ -219,6 +250,9 @@ impl Tables for Batch<'_> {
             self.remove(session_use::key(&before));
         }
         self.remove(session::key(id));
+        if let Some(known) = self.view.known() {
+            known.forget_session(id);
+        }
     }
 
     fn append_outcome(&mut self, session: SessionId, sequence: Sequence, stored: &StoredOutcome) {
@@ -226,10 +260,16 @@ impl Tables for Batch<'_> {
             outcome::key(session, sequence),
             table::encode::<outcome::Stored, _>(stored),
         );
+        if let Some(known) = self.view.known() {
+            known.outcome_stored(session, sequence);
+        }
     }
 
     fn remove_outcome(&mut self, session: SessionId, sequence: Sequence) {
         self.remove(outcome::key(session, sequence));
+        if let Some(known) = self.view.known() {
+            known.outcome_removed(session, sequence);
+        }
     }
 
     fn append_history(&mut self, entry: &HistoryEntry) {

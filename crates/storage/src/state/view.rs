@@ -1,7 +1,7 @@
 //! Reading the state as it stood after one entry.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::ops::{ControlFlow, Range};
 
@@ -15,7 +15,8 @@ use tally_model::{
 };
 use tally_proto::storage::{AppliedState, Membership};
 
-use super::cache::RowCache;
+use super::cache::Value;
+use super::known::Known;
 use crate::progress::Progress;
 use crate::rocks;
 use crate::table::key_version::Version;
@@ -43,9 +44,11 @@ pub struct Events {
 pub struct StateView<'a> {
     snapshot: Snapshot<'a>,
     /// Rows laid over the snapshot, by key; `None` hides one. Empty except while entries are applied.
-    waiting: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    /// What is known of single rows without reading; only while entries are applied.
-    cache: Option<RefCell<&'a mut RowCache>>,
+    waiting: BTreeMap<Vec<u8>, Option<Value>>,
+    /// The snapshot's globals, where they are known. While entries are applied, what is known has them.
+    globals: Option<Globals>,
+    /// What is known without reading; only while entries are applied.
+    known: Option<RefCell<&'a mut Known>>,
     /// The first read that failed.
     broken: RefCell<Option<String>>,
 }
@@ -55,26 +58,41 @@ impl<'a> StateView<'a> {
         Self {
             snapshot,
             waiting: BTreeMap::new(),
-            cache: None,
+            globals: None,
+            known: None,
             broken: RefCell::new(None),
         }
     }
 
-    /// The same with a cache, which knows of no later state than this one.
-    pub(super) fn with_cache(snapshot: Snapshot<'a>, cache: &'a mut RowCache) -> Self {
+    /// The same with the globals of this state, if they are known.
+    pub(super) fn with_globals(snapshot: Snapshot<'a>, globals: Option<Globals>) -> Self {
         Self {
-            cache: Some(RefCell::new(cache)),
+            globals,
+            ..Self::new(snapshot)
+        }
+    }
+
+    /// The same with what is known of this state, and of no later one.
+    pub(super) fn knowing(snapshot: Snapshot<'a>, known: &'a mut Known) -> Self {
+        Self {
+            known: Some(RefCell::new(known)),
             ..Self::new(snapshot)
         }
     }
 
     /// Shows another value, or none, in a row from now on.
-    pub(super) fn lay_over(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+    pub(super) fn lay_over(&mut self, key: Vec<u8>, value: Option<Value>) {
         self.waiting.insert(key, value);
     }
 
+    /// What is known, to note a change that was laid over.
+    pub(super) fn known(&mut self) -> Option<&mut Known> {
+        let known = self.known.as_mut()?;
+        Some(known.get_mut())
+    }
+
     /// The rows laid over, by key.
-    pub(super) fn into_waiting(self) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
+    pub(super) fn into_waiting(self) -> BTreeMap<Vec<u8>, Option<Value>> {
         self.waiting
     }
 
@@ -214,9 +232,35 @@ impl<'a> StateView<'a> {
         hash
     }
 
-    /// A row's value as it stands.
-    pub(super) fn raw(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.row(key, |value| Ok(value.to_vec()))
+    /// Shows a row's value as it stands, and its hash where that is known.
+    pub(super) fn look<T>(
+        &self,
+        key: &[u8],
+        show: impl FnOnce(Option<(&[u8], Option<u128>)>) -> T,
+    ) -> T {
+        fn parts(value: &Value) -> (&[u8], Option<u128>) {
+            (&value.bytes, value.hash)
+        }
+        if let Some(waiting) = self.waiting.get(key) {
+            return show(waiting.as_ref().map(parts));
+        }
+        let mut known = self.known.as_ref().map(RefCell::borrow_mut);
+        if let Some(row) = known.as_ref().and_then(|known| known.rows.get(key)) {
+            return show(row.map(parts));
+        }
+        match self.snapshot.get_pinned(key) {
+            Ok(value) => {
+                let value = value.as_deref();
+                if let Some(known) = &mut known {
+                    known.rows.found(key, value);
+                }
+                show(value.map(|value| (value, None)))
+            }
+            Err(error) => {
+                self.break_off(&describe(key), error.as_ref());
+                show(None)
+            }
+        }
     }
 
     fn message<Stored, Known>(&self, key: &[u8]) -> Option<Known>
@@ -228,31 +272,41 @@ impl<'a> StateView<'a> {
     }
 
     fn row<T>(&self, key: &[u8], decode: impl FnOnce(&[u8]) -> Result<T, String>) -> Option<T> {
-        let decoded = |value: &[u8]| {
-            let decoded = decode(value);
+        self.look(key, |row| {
+            let decoded = decode(row?.0);
             decoded
                 .map_err(|error| self.break_off(&describe(key), &error))
                 .ok()
-        };
-        if let Some(waiting) = self.waiting.get(key) {
-            return waiting.as_deref().and_then(decoded);
+        })
+    }
+
+    /// Shows the numbers of all outcomes that a session holds; `None` where they are read from the state
+    /// when they are needed.
+    fn held<T>(&self, session: SessionId, show: impl Fn(&BTreeSet<Sequence>) -> T) -> Option<T> {
+        let known = self.known.as_ref()?;
+        known.borrow().held(session).map(&show)
+    }
+
+    /// The same, once they were read.
+    fn held_now<T>(
+        &self,
+        session: SessionId,
+        show: impl Fn(&BTreeSet<Sequence>) -> T,
+    ) -> Option<T> {
+        if let Some(shown) = self.held(session, &show) {
+            return Some(shown);
         }
-        let mut cache = self.cache.as_ref().map(RefCell::borrow_mut);
-        if let Some(known) = cache.as_ref().and_then(|cache| cache.get(key)) {
-            return known.and_then(decoded);
-        }
-        match self.snapshot.get_pinned(key) {
-            Ok(value) => {
-                if let Some(cache) = &mut cache {
-                    cache.found(key, value.as_deref());
-                }
-                value.as_deref().and_then(decoded)
-            }
-            Err(error) => {
-                self.break_off(&describe(key), error.as_ref());
-                None
-            }
-        }
+        let known = self.known.as_ref()?;
+        // Below that none is left, and what was removed there need not be passed by.
+        let from = outcome::key(session, self.session(session)?.acknowledged);
+        let until = table::after_prefix(&outcome::prefix(session));
+        let held = self.rows(from.to_vec(), until, usize::MAX, |key, _| {
+            outcome::decode_key(key)
+        });
+        let held = held.into_iter().collect();
+        let shown = show(&held);
+        known.borrow_mut().set_held(session, held);
+        Some(shown)
     }
 
     /// Rows from `from` up to but not including `until`, at most `limit`.
@@ -297,7 +351,9 @@ impl<'a> StateView<'a> {
             let over =
                 waiting.next_if(|(key, _)| next.is_none_or(|(next, _)| key.as_slice() <= next));
             let row = match (over, next) {
-                (Some((key, value)), _) => value.as_deref().map(|value| (key.as_slice(), value)),
+                (Some((key, value)), _) => value
+                    .as_ref()
+                    .map(|value| (key.as_slice(), value.bytes.as_slice())),
                 (None, Some(row)) => Some(row),
                 (None, None) => break,
             };
@@ -340,7 +396,7 @@ impl<'a> StateView<'a> {
             let over =
                 waiting.next_if(|(key, _)| next.is_none_or(|(next, _)| key.as_slice() >= next));
             match (over, next) {
-                (Some((key, Some(value))), _) => return decoded(key, value),
+                (Some((key, Some(value))), _) => return decoded(key, &value.bytes),
                 // Removed: the one before it, if it stands.
                 (Some((key, None)), Some((stored_key, _))) if key == stored_key => stored.prev(),
                 (Some((_, None)), _) => {}
@@ -463,8 +519,21 @@ fn describe(key: &[u8]) -> String {
 
 impl View for StateView<'_> {
     fn globals(&self) -> Globals {
-        self.message::<globals::Stored, _>(&globals::KEY)
-            .unwrap_or_default()
+        if let Some(globals) = &self.globals {
+            return globals.clone();
+        }
+        if let Some(known) = &self.known
+            && let Some(globals) = known.borrow().globals()
+        {
+            return globals.clone();
+        }
+        let globals: Globals = self
+            .message::<globals::Stored, _>(&globals::KEY)
+            .unwrap_or_default();
+        if let Some(known) = &self.known {
+            known.borrow_mut().set_globals(globals.clone());
+        }
+        globals
     }
 
     fn node(&self, id: NodeId) -> Option<Node> {
@@ -497,7 +566,16 @@ impl View for StateView<'_> {
     }
 
     fn session(&self, id: SessionId) -> Option<Session> {
-        self.message::<session::Stored, _>(&session::key(id))
+        if let Some(known) = &self.known
+            && let Some(session) = known.borrow().session(id)
+        {
+            return Some(session.clone());
+        }
+        let session: Session = self.message::<session::Stored, _>(&session::key(id))?;
+        if let Some(known) = &self.known {
+            known.borrow_mut().set_session(session.clone());
+        }
+        Some(session)
     }
 
     fn least_recently_used_session(&self) -> Option<Session> {
@@ -517,10 +595,21 @@ impl View for StateView<'_> {
     }
 
     fn stored_outcome(&self, session: SessionId, sequence: Sequence) -> Option<StoredOutcome> {
-        self.message::<outcome::Stored, _>(&outcome::key(session, sequence))
+        // Most are asked for before they are there: a look at the state would be in vain.
+        let holds = self.held_now(session, |held| held.contains(&sequence));
+        match holds {
+            Some(false) => None,
+            Some(true) | None => {
+                self.message::<outcome::Stored, _>(&outcome::key(session, sequence))
+            }
+        }
     }
 
     fn stored_sequences(&self, session: SessionId, among: Range<Sequence>) -> Vec<Sequence> {
+        if let Some(found) = self.held(session, |held| held.range(among.clone()).copied().collect())
+        {
+            return found;
+        }
         // What was removed is passed by one by one until it is compacted away; a look at a key is not.
         if among.end.saturating_sub(among.start) <= LOOKED_AT_MAX {
             let stored = |sequence: &Sequence| {

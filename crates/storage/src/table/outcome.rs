@@ -18,6 +18,13 @@ pub(crate) fn key(session: SessionId, sequence: Sequence) -> [u8; 17] {
     key
 }
 
+/// Begins every row of this session, and of no other one.
+pub(crate) fn prefix(session: SessionId) -> [u8; 9] {
+    let mut prefix = [TAG; 9];
+    prefix[1..].copy_from_slice(&session.0.to_be_bytes());
+    prefix
+}
+
 pub(crate) fn decode_key(key: &[u8]) -> Result<Sequence, String> {
     last_u64(key)
 }

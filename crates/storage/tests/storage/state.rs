@@ -40,6 +40,21 @@ fn the_history_is_applied_as_the_model_says() {
 }
 
 #[test]
+fn of_a_batch_that_was_refused_nothing_stays_known() {
+    let directory = tempfile::tempdir().unwrap();
+    let refusing = Member::open(&directory.path().join("refusing"));
+    let other = Member::open(&directory.path().join("other"));
+    for entry in history() {
+        let twice = [entry.clone(), entry.clone()];
+        let refused = refusing.state.apply_all(twice).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
+        let answer = refusing.state.apply(&entry).unwrap();
+        assert_eq!(answer, other.state.apply(&entry).unwrap());
+    }
+    assert_eq!(refusing.state.state_hash(), other.state.state_hash());
+}
+
+#[test]
 fn a_view_does_not_move_while_entries_are_applied() {
     let directory = tempfile::tempdir().unwrap();
     let member = Member::open(directory.path());

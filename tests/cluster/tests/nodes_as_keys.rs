@@ -22,7 +22,7 @@ type Told = Vec<(u64, String, String)>;
 async fn puts(client: &Client, until: &str) -> Result<Told> {
     let mut watch = client.keys().watch(keys::prefix(""), 1);
     let mut told = Told::new();
-    while !told.last().is_some_and(|(_, key, _)| key == until) {
+    while told.last().is_none_or(|(_, key, _)| key != until) {
         let item = timeout(TOLD_WITHIN, watch.next()).await?;
         if let KeyWatchItem::Changed { revision, events } = item.context("the watch ended")?? {
             for event in events {

@@ -103,22 +103,19 @@ async fn every_key_is_there(cluster: &Cluster, name: &str, keys: usize) -> Resul
     );
     let mut next = 0;
     while next < keys {
+        let end = keys.min(next + RANGE);
         let page = RangeRequest {
             key: key(next),
-            limit: RANGE as i64,
+            range_end: key(end),
             serializable: true,
-            ..all()
+            ..Default::default()
         };
         let page = range(&kv, page).await?;
-        let left = keys - next;
+        let came = page.kvs.len();
         ensure!(
-            page.kvs.len() == left.min(RANGE),
-            "{} of {left} keys from {next} on",
-            page.kvs.len()
-        );
-        ensure!(
-            page.more == (left > RANGE) && page.count == left as i64,
-            "{left} left"
+            came == end - next && page.count == came as i64,
+            "{name}: {came} keys of {next} to {end}, and a count of {}",
+            page.count
         );
         for found in page.kvs {
             let round = 1 + u8::from(next.is_multiple_of(10));

@@ -121,6 +121,8 @@ pub async fn run(
     ended(cluster, &mut step, "load")?;
     read_ranges(&kv, keys).await?;
     ended(cluster, &mut step, "100 ranges of 1,000")?;
+    read_page(&kv, keys).await?;
+    ended(cluster, &mut step, "first 1,000 of all, by limit")?;
     let counted = count(&kv).await?;
     ensure!(counted == keys, "counted {counted} keys, expected {keys}");
     ended(cluster, &mut step, "count of all")?;
@@ -263,19 +265,37 @@ async fn put_all(kv: &KvClient<Channel>, keys: usize, one_of: usize) -> Result<i
     })
 }
 
+/// Reads ranges that begin anywhere.
 async fn read_ranges(kv: &KvClient<Channel>, keys: usize) -> Result<()> {
     let range = RANGE.min(keys);
     for _ in 0..RANGES {
         let first = rand::random_range(0..=keys - range);
         let ask = RangeRequest {
             key: key(first),
-            range_end: end(),
-            limit: range as i64,
+            range_end: key(first + range),
             ..Default::default()
         };
         let came = kv.clone().range(slow(ask)).await?.into_inner().kvs.len();
         ensure!(came == range, "{came} keys, expected {range}");
     }
+    Ok(())
+}
+
+/// Reads the first keys of all. The answer has the number of all, which must be found out.
+async fn read_page(kv: &KvClient<Channel>, keys: usize) -> Result<()> {
+    let range = RANGE.min(keys);
+    let ask = RangeRequest {
+        key: key(0),
+        range_end: end(),
+        limit: range as i64,
+        ..Default::default()
+    };
+    let answer = kv.clone().range(slow(ask)).await?.into_inner();
+    let (came, counted) = (answer.kvs.len(), usize::try_from(answer.count)?);
+    ensure!(
+        came == range && counted == keys,
+        "{came} keys of {counted}, expected {range} of {keys}"
+    );
     Ok(())
 }
 

@@ -492,6 +492,11 @@ impl Hub {
                 for way in std::mem::take(&mut watchers.progress_asked) {
                     way.deliver(Delivery::Progress { through: after });
                 }
+                if watchers.all.is_empty() {
+                    // Nobody listens; who comes reads the history up to here.
+                    watchers.position = Some(after.max(reached));
+                    return Ok(());
+                }
                 (after, watchers.previous_wanted > 0)
             };
             if after >= reached {

@@ -94,7 +94,7 @@ async fn a_directory_that_is_not_its_own_is_refused_and_left_as_it_is() -> Resul
     newer(&data.join("IDENTITY"))?;
     let before = contents(&data)?;
     let newer = serve("n1", &data, &[]).await?.expect_code(1)?;
-    says(&newer, &["T-012", &path, "format 2", "newer"])?;
+    says(&newer, &["T-012", &path, "format 3", "newer"])?;
     ensure!(
         contents(&data)? == before,
         "an older version's start changed files"

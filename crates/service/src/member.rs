@@ -1,7 +1,7 @@
 //! One member as its services see it: what it was started with, its directory, and its replica once
 //! it is part of a cluster.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tally_consensus::{Deps, Member as Peer, Replica, ReplicaOptions, Role, Status, Stores};
@@ -46,6 +46,9 @@ pub(crate) struct Member {
     /// See `catching_up`; once true, always true.
     caught_up: AtomicBool,
     phase: watch::Sender<Phase>,
+    /// The latest revision of a write that this member answered. When another one leads, its own state may
+    /// come to it later.
+    answered: AtomicU64,
     /// Made for the first watcher.
     hub: OnceLock<Hub>,
     starting: tokio::sync::Mutex<()>,
@@ -74,6 +77,7 @@ impl Member {
             caught_up: AtomicBool::new(false),
             ending: Ending::default(),
             phase: watch::Sender::new(Phase::Waiting(fault)),
+            answered: AtomicU64::new(0),
             hub: OnceLock::new(),
             starting: tokio::sync::Mutex::default(),
         })
@@ -104,6 +108,21 @@ impl Member {
             }
             phase.changed().await.ok()?;
         }
+    }
+
+    /// Notes that a write was done at a revision, before its requester is told.
+    pub(crate) fn answers_write(&self, revision: Revision) {
+        self.answered.fetch_max(revision.0, Ordering::Relaxed);
+    }
+
+    /// The revision after which a watcher that comes now is to be told: neither what this member has applied
+    /// nor what it has answered is news.
+    ///
+    /// # Errors
+    /// When the state cannot be read: the member has stopped.
+    pub(crate) fn known_revision(&self) -> Result<Revision, tonic::Status> {
+        let answered = Revision(self.answered.load(Ordering::Relaxed));
+        Ok(self.revision()?.max(answered))
     }
 
     /// Who tells all watchers of this member's what happens.

@@ -55,13 +55,20 @@ fn options(cache_bytes: usize) -> Options {
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
     options.set_skip_stats_update_on_db_open(true);
+    // Merging a file reads its rows and not its filters, and takes the file away before it was checked.
+    options.set_disable_auto_compactions(true);
     options.set_log_level(LogLevel::Warn);
     options.set_max_log_file_size(INFO_LOG_BYTES_MAX);
     options.set_keep_log_file_num(INFO_LOGS_MAX);
     options
 }
 
-/// Opens the instance of the raft log.
+/// Lets table files be merged, once all of them were checked.
+pub(crate) fn merge_from_now_on(db: &DB) -> Result<(), rocksdb::Error> {
+    db.set_options(&[("disable_auto_compactions", "false")])
+}
+
+/// Opens the instance of the raft log. Nothing is merged until [`merge_from_now_on`].
 ///
 /// Recovery takes the write-ahead log up to the first record that is not whole. It cannot tell a
 /// torn tail from a damaged acknowledged entry; the floor file does (see `log::floor`).
@@ -74,7 +81,7 @@ pub(crate) fn open_log(path: &Path) -> Result<DB, rocksdb::Error> {
     DB::open(&options, path)
 }
 
-/// Opens one generation of the state.
+/// Opens one generation of the state. Nothing is merged until [`merge_from_now_on`].
 pub(crate) fn open_state(path: &Path) -> Result<DB, rocksdb::Error> {
     let mut options = options(STATE_CACHE_BYTES);
     options.create_if_missing(true);
@@ -157,4 +164,38 @@ pub(crate) fn is_environment(error: &rocksdb::Error) -> bool {
         "Read-only file system",
     ];
     error.kind() == ErrorKind::IOError && SIGNS.iter().any(|sign| error.as_ref().contains(sign))
+}
+
+#[cfg(test)]
+mod tests {
+    use rocksdb::WaitForCompactOptions;
+
+    use super::*;
+
+    /// Files that were flushed and not merged, once nothing is being merged.
+    fn files(db: &DB) -> usize {
+        let waited = db.wait_for_compact(&WaitForCompactOptions::default());
+        assert_eq!(waited, Ok(()));
+        let files = db.live_files().unwrap().into_iter();
+        files.filter(|file| file.level == 0).count()
+    }
+
+    #[test]
+    fn no_file_is_taken_away_before_all_were_checked() {
+        let directory = tempfile::tempdir().unwrap();
+        for open in [open_log, open_state] {
+            let path = directory.path().join(format!("{open:?}"));
+            let db = open(&path).unwrap();
+            for value in 0..8u8 {
+                db.put(b"key", [value]).unwrap();
+                db.flush().unwrap();
+            }
+            assert_eq!(files(&db), 8);
+            drop(db);
+            let db = open(&path).unwrap();
+            assert_eq!(files(&db), 8);
+            merge_from_now_on(&db).unwrap();
+            assert!(files(&db) < 8);
+        }
+    }
 }

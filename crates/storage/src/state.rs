@@ -155,6 +155,12 @@ impl StateStore {
                 }
             })?;
         let (applied, hash) = check(generation.db()).map_err(damaged)?;
+        generation
+            .merge_from_now_on()
+            .map_err(|source| OpenError::Io {
+                path: path.clone(),
+                source,
+            })?;
         let shelf = Shelf::open(directory, &name, applied.last_applied)?;
         let mut position = Position {
             applied: AppliedState::default(),
@@ -385,6 +391,9 @@ impl StateStore {
             .map_err(|error| self.disk_failed(error))?;
         let (applied, hash) = staged.position().map_err(invalid_data)?;
         check_position(snapshot.meta(), &applied, hash)?;
+        staged
+            .merge_from_now_on()
+            .map_err(|error| self.disk_failed(error))?;
         shared
             .generations
             .adopt(&staged)

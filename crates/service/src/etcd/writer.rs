@@ -98,11 +98,14 @@ impl Writer {
                 | Outcome::Replayed {
                     since: revision,
                     effect,
-                } => Ok(Done {
-                    revision,
-                    effect,
-                    replayed,
-                }),
+                } => {
+                    self.member.answers_write(revision);
+                    Ok(Done {
+                        revision,
+                        effect,
+                        replayed,
+                    })
+                }
                 Outcome::Refused(refusal) => Err(rpctypes::refusal(&refusal)),
             }
         };

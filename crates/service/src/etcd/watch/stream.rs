@@ -151,7 +151,7 @@ impl Stream {
     }
 
     async fn create(&mut self, ask: WatchCreateRequest) -> Result<(), Ended> {
-        let revision = self.revision()?;
+        let revision = self.member.known_revision().map_err(|_| Ended)?;
         let wanted = match wanted(&ask) {
             Ok(wanted) if self.watchers.len() < WATCHERS_MAX => wanted,
             Ok(_) => return self.not_created("too many watchers on this stream").await,

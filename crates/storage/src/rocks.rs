@@ -168,6 +168,8 @@ pub(crate) fn is_environment(error: &rocksdb::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use rocksdb::WaitForCompactOptions;
 
     use super::*;

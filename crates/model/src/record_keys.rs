@@ -31,17 +31,18 @@ pub fn claim_key(node: NodeId, marker: Option<Marker>) -> Bytes {
 
 /// The keys of one node and of the claims for it; those of every node for `None`.
 pub fn keys_of(node: Option<NodeId>) -> KeyRange {
-    let (from, mut until) = match node {
-        // A slash sorts before a digit: node 50 comes after everything of node 5.
-        Some(node) => (node_key(node), [&node_key(node)[..], b"0"].concat()),
-        None => (Bytes::from_static(NODES_PREFIX), NODES_PREFIX.to_vec()),
-    };
-    if node.is_none()
-        && let Some(last) = until.last_mut()
-    {
-        *last += 1;
+    // A slash sorts right before the digit 0: node 50 comes after everything of node 5.
+    match node {
+        Some(node) => {
+            let from = node_key(node);
+            let until = [&from[..], b"0"].concat();
+            KeyRange::Between(from, until.into())
+        }
+        None => KeyRange::Between(
+            Bytes::from_static(NODES_PREFIX),
+            Bytes::from_static(b"\x00tally/nodes0"),
+        ),
     }
-    KeyRange::Between(from, until.into())
 }
 
 #[derive(Serialize)]

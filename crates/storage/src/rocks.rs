@@ -1,5 +1,6 @@
 //! How RocksDB is set up: small, quiet, and strict about what it reads.
 
+use std::io;
 use std::path::Path;
 
 use rocksdb::{
@@ -64,8 +65,9 @@ fn options(cache_bytes: usize) -> Options {
 }
 
 /// Lets table files be merged, once all of them were checked.
-pub(crate) fn merge_from_now_on(db: &DB) -> Result<(), rocksdb::Error> {
-    db.set_options(&[("disable_auto_compactions", "false")])
+pub(crate) fn merge_from_now_on(db: &DB) -> io::Result<()> {
+    let merging = db.set_options(&[("disable_auto_compactions", "false")]);
+    merging.map_err(|error| io::Error::other(error.into_string()))
 }
 
 /// Opens the instance of the raft log. Nothing is merged until [`merge_from_now_on`].

@@ -155,12 +155,10 @@ impl StateStore {
                 }
             })?;
         let (applied, hash) = check(generation.db()).map_err(damaged)?;
-        generation
-            .merge_from_now_on()
-            .map_err(|source| OpenError::Io {
-                path: path.clone(),
-                source,
-            })?;
+        rocks::merge_from_now_on(generation.db()).map_err(|source| OpenError::Io {
+            path: path.clone(),
+            source,
+        })?;
         let shelf = Shelf::open(directory, &name, applied.last_applied)?;
         let mut position = Position {
             applied: AppliedState::default(),
@@ -391,9 +389,7 @@ impl StateStore {
             .map_err(|error| self.disk_failed(error))?;
         let (applied, hash) = staged.position().map_err(invalid_data)?;
         check_position(snapshot.meta(), &applied, hash)?;
-        staged
-            .merge_from_now_on()
-            .map_err(|error| self.disk_failed(error))?;
+        rocks::merge_from_now_on(staged.db()).map_err(|error| self.disk_failed(error))?;
         shared
             .generations
             .adopt(&staged)

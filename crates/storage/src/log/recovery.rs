@@ -48,8 +48,7 @@ pub(super) fn open(
     })?;
     let damaged = |why: String| OpenError::damaged(path.clone(), name, why);
     rocks::read_all(&db).map_err(damaged)?;
-    let merging = rocks::merge_from_now_on(&db);
-    merging.map_err(|error| io(&path, std::io::Error::other(error.into_string())))?;
+    rocks::merge_from_now_on(&db).map_err(|source| io(&path, source))?;
     let purged: Option<LogId> = row::message(&db, row::PURGED, "the purged id").map_err(damaged)?;
     let vote: Option<Vote> = row::message(&db, row::VOTE, "the vote").map_err(damaged)?;
     let committed = row::message(&db, row::COMMITTED, "the committed id").map_err(damaged)?;

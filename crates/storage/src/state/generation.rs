@@ -61,12 +61,6 @@ impl Generation {
         &self.db
     }
 
-    /// Lets table files be merged, once all of them were checked.
-    pub(super) fn merge_from_now_on(&self) -> io::Result<()> {
-        let merging = rocks::merge_from_now_on(&self.db);
-        merging.map_err(|error| io::Error::other(error.into_string()))
-    }
-
     /// Where this state stands, and its hash.
     pub(super) fn position(&self) -> Result<(AppliedState, u128), String> {
         position(&self.db)

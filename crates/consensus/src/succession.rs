@@ -1,33 +1,29 @@
 //! A leader whose process is gone is succeeded at once, not after an election timeout.
 //!
 //! A process that ends closes its connections, and its host refuses new ones. A member that sees both
-//! gives up its lease on that leader, so that it may vote for another one, and in its turn asks the
-//! others whether they would vote for it. They decide by what they have seen themselves: nobody is
-//! deposed because one member cannot reach it. A leader that is slow, paused or cut off refuses no
-//! connection and is left to the election timeout. ADR 8 says why this is safe.
+//! gives up its lease on that leader, so that it may vote for another one, and asks the others whether
+//! they would vote for it. They decide by what they have seen themselves: nobody is deposed because one
+//! member cannot reach it. Their answers also tell which of them would be elected as well, so that only
+//! one stands. A leader that is slow, paused or cut off refuses no connection and is left to the election
+//! timeout. ADR 8 says why this is safe.
 
-use std::collections::BTreeSet;
 use std::sync::Weak;
 use std::time::Duration;
 
+use futures::future::join_all;
 use futures::{StreamExt, stream};
-use openraft::raft::TransferLeaderRequest;
+use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use tally_model::MemberId;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::link::Presence;
-use crate::raft::Vote;
+use crate::raft::{LogId, Vote, vote_request_message, vote_response};
 use crate::replica::{Inner, Replica};
 use crate::status::{Role, Status, count};
 
 /// Pauses before each look at the leader's address. A process that ends does not close everything in
 /// the same moment; one that still listens after these is not gone.
 const LOOKS_AFTER_MS: [u64; 5] = [0, 5, 20, 50, 100];
-
-/// How much later than the one before it the next voter asks for votes. Two that asked together would
-/// take each other's votes, and that would cost another election. Long enough for a pre-vote, a vote and its
-/// fsync on a machine that is busy with something else.
-const TURN: Duration = Duration::from_millis(150);
 
 /// How long to wait before asking again: others may not have seen it yet.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
@@ -101,16 +97,6 @@ impl Replica {
         status.role == Role::Follower && status.term == led.term && status.halted.is_none()
     }
 
-    /// True while this member has not voted in a later term, for itself or another one: as openraft knows it,
-    /// of which the status tells a little later. Who stands already must not stand again.
-    async fn may_stand(&self, led: Led) -> bool {
-        let asked = self
-            .raft
-            .with_raft_state(move |state| state.vote_ref().leader_id.term == led.term);
-        // An error: openraft has stopped, which the status tells as well.
-        asked.await.unwrap_or(false)
-    }
-
     /// Does the leader's own host say that nobody listens there any more?
     async fn is_gone(&self, led: Led) -> bool {
         for pause in LOOKS_AFTER_MS {
@@ -130,53 +116,126 @@ impl Replica {
         false
     }
 
-    /// Votes for another leader from now on, and stands for election when its turn has come. Ends
-    /// when there is a later term, and after an election timeout at the latest.
+    /// Votes for another leader from now on, and stands for election when that is for this member to do.
+    /// Ends when there is a later term, and after an election timeout at the latest.
     async fn succeed(&self, led: Led) {
         let Led { leader, term } = led;
-        let Some(turn) = turn(&self.status().membership.voters, leader, self.member()) else {
+        if !self.status().membership.voters.contains(&self.member()) {
             return;
-        };
+        }
         tracing::warn!(%leader, term, "the leader's process is gone; not waiting for the election timeout");
-        let begun = Instant::now();
-        let stands_at = begun + TURN * turn;
-        let ends_at = begun + Duration::from_millis(*self.options.election_ms.end());
+        let ends_at = Instant::now() + Duration::from_millis(*self.options.election_ms.end());
         let vote = Vote::new_committed(term, leader.0);
+        // To a member that is not the successor, a transfer of leadership means just that the lease on
+        // the leader of this vote has ended; the successor stands. Under any other vote it means nothing:
+        // who has voted in a later term meanwhile does not stand in the one after that.
+        let transfer = |to: MemberId| TransferLeaderRequest::new(vote, to.0, None);
         let mut status = self.status.clone();
         while Instant::now() < ends_at && self.follows(led) {
-            // To a member that is not the successor, a transfer of leadership means just this: the
-            // lease on the leader of this vote has ended. Under any other vote it means nothing.
-            let ended = TransferLeaderRequest::new(vote, leader.0, None);
-            if self.raft.handle_transfer_leader(ended).await.is_err() {
+            if self
+                .raft
+                .handle_transfer_leader(transfer(leader))
+                .await
+                .is_err()
+            {
                 return;
             }
-            let stands = Instant::now() >= stands_at && self.may_stand(led).await;
-            if stands && self.raft.trigger().elect(true).await.is_err() {
-                return;
+            if self.is_next(led).await {
+                let stands = self.raft.handle_transfer_leader(transfer(self.member()));
+                if stands.await.is_err() {
+                    return;
+                }
             }
             let later = status.wait_for(|status| status.term != term);
             // News or not, the loop looks again.
             let _ = timeout(ASK_AGAIN, later).await;
         }
     }
+
+    /// Asks the voters whether they would vote for this member in the next term. True when it would be elected
+    /// and none of those that would vote for it should stand instead.
+    async fn is_next(&self, led: Led) -> bool {
+        let last_log = self
+            .raft
+            .with_raft_state(|state| state.log_ids.last().copied());
+        let Ok(last_log) = last_log.await else {
+            return false;
+        };
+        let me = self.member();
+        let request = VoteRequest::new(Vote::new(led.term + 1, me.0), last_log);
+        let membership = self.status().membership;
+        // One that is silent for longer does not keep the others from electing somebody.
+        let within = Duration::from_millis(*self.options.election_ms.start());
+        let others = membership
+            .voters
+            .iter()
+            .filter(|&&id| id != me && id != led.leader);
+        let asked = others.map(async |&id| {
+            let link = self.link(id)?;
+            let answer = link.pre_vote(vote_request_message(&request));
+            let answer = timeout(within, answer).await.ok()?.ok()?;
+            let answer = vote_response(answer).ok()?;
+            let candidate = Candidate {
+                last_log: answer.last_log_id,
+                id,
+            };
+            answer.vote_granted.then_some(candidate)
+        });
+        let willing: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+        let me = Candidate { last_log, id: me };
+        me.is_chosen(&willing, membership.voters.len())
+    }
 }
 
-/// How many voters ask before this one; `None` for who does not vote.
-fn turn(voters: &BTreeSet<MemberId>, leader: MemberId, me: MemberId) -> Option<u32> {
-    let mut others = voters.iter().filter(|&&id| id != leader);
-    let turn = others.position(|&id| id == me)?;
-    u32::try_from(turn).ok()
+/// Who could stand for election.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    last_log: Option<LogId>,
+    id: MemberId,
+}
+
+impl Candidate {
+    /// True with a majority, when none of it knows as much and comes before this one: each of them decides
+    /// in the same way, so that one stands.
+    fn is_chosen(self, willing: &[Self], voters: usize) -> bool {
+        let comes_before = |other: &Self| other.last_log >= self.last_log && other.id < self.id;
+        1 + willing.len() > voters / 2 && !willing.iter().any(comes_before)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use openraft::vote::RaftLeaderId;
+
     use super::*;
+    use crate::raft::LeaderId;
+
+    fn candidate(id: u64, index: u64) -> Candidate {
+        let last_log = LogId::new(LeaderId::new(1, 1).to_committed(), index);
+        Candidate {
+            last_log: Some(last_log),
+            id: MemberId(id),
+        }
+    }
 
     #[test]
-    fn voters_ask_one_after_the_other_and_learners_never() {
-        let voters = BTreeSet::from([1, 2, 3].map(MemberId));
-        assert_eq!(turn(&voters, MemberId(2), MemberId(1)), Some(0));
-        assert_eq!(turn(&voters, MemberId(2), MemberId(3)), Some(1));
-        assert_eq!(turn(&voters, MemberId(2), MemberId(9)), None);
+    fn one_of_those_who_know_the_same_stands() {
+        let (second, third) = (candidate(2, 7), candidate(3, 7));
+        assert!(second.is_chosen(&[third], 3));
+        assert!(!third.is_chosen(&[second], 3));
+    }
+
+    #[test]
+    fn who_knows_more_stands_whatever_its_id() {
+        let (second, third) = (candidate(2, 6), candidate(3, 7));
+        assert!(third.is_chosen(&[second], 3));
+        assert!(!second.is_chosen(&[], 3), "refused by one that knows more");
+    }
+
+    #[test]
+    fn one_that_would_not_vote_yet_is_not_waited_for_by_a_majority_without_it() {
+        let (fourth, fifth) = (candidate(4, 7), candidate(5, 7));
+        assert!(candidate(3, 7).is_chosen(&[fourth, fifth], 5));
+        assert!(!fourth.is_chosen(&[fifth], 5), "two of five");
     }
 }

@@ -1,6 +1,8 @@
 //! Leaders whose process is gone, and leaders that are merely out of reach. Elections by timeout are
 //! set so far off that none can happen here.
 
+use std::time::Duration;
+
 use tally_consensus::{ReplicaOptions, Role};
 use tally_model::Outcome;
 
@@ -38,6 +40,24 @@ async fn a_leader_whose_process_is_gone_is_succeeded_before_any_timeout() {
         before + 1,
         "one election, or they stood in each other's way"
     );
+}
+
+/// Whoever waited for its turn would find that it has come, long before the other one's vote is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_whose_questions_cross_elect_one_of_them_at_once() {
+    let cluster = Cluster::founded_with(3, no_timeouts).await;
+    cluster.states_agree().await;
+    let old = cluster.leader().await;
+    let before = cluster.replica(old).status().term;
+    let others = [(old + 1) % 3, (old + 2) % 3];
+    cluster.wire.slow_votes(Duration::from_millis(200));
+    cluster.wire.kill(cluster.id(old));
+
+    let leads = |index: usize| cluster.replica(index).status().role == Role::Leader;
+    until("a successor", || others.iter().any(|&index| leads(index))).await;
+    for index in others {
+        assert_eq!(cluster.replica(index).status().term, before + 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

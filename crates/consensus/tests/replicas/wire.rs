@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -10,6 +11,7 @@ use tally_consensus::{Answers, LinkError, Member, PeerLink, Presence, Replica, T
 use tally_model::MemberId;
 use tally_proto::peer;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 /// See the module. Clones are handles to the same network.
 #[derive(Clone)]
@@ -19,6 +21,8 @@ pub(crate) struct Wire {
     /// Pairs between which connections are refused, in both directions.
     rejected: Arc<watch::Sender<BTreeSet<(MemberId, MemberId)>>>,
     liars: Arc<Mutex<BTreeSet<MemberId>>>,
+    /// How long a question about votes is on its way, and so its answer.
+    votes_take: Arc<Mutex<Duration>>,
 }
 
 impl Wire {
@@ -28,6 +32,7 @@ impl Wire {
             cut: Arc::new(watch::Sender::new(BTreeSet::new())),
             rejected: Arc::new(watch::Sender::new(BTreeSet::new())),
             liars: Arc::default(),
+            votes_take: Arc::default(),
         }
     }
 
@@ -67,6 +72,11 @@ impl Wire {
     /// From now on this member's state hashes arrive changed.
     pub(crate) fn lie_about_hashes_of(&self, id: MemberId) {
         self.liars.lock().unwrap().insert(id);
+    }
+
+    /// Questions about votes take so long from now on, and their answers as well.
+    pub(crate) fn slow_votes(&self, way: Duration) {
+        *self.votes_take.lock().unwrap() = way;
     }
 
     /// What one member's links are made of.
@@ -149,6 +159,23 @@ impl WireLink {
         .boxed()
     }
 
+    fn ask_for_vote<T: Send + 'static, F>(
+        &self,
+        call: impl FnOnce(Replica) -> F + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, LinkError>>
+    where
+        F: Future<Output = Result<T, LinkError>> + Send,
+    {
+        let way = *self.wire.votes_take.lock().unwrap();
+        async move {
+            sleep(way).await;
+            let answer = self.ask(call).await;
+            sleep(way).await;
+            answer
+        }
+        .boxed()
+    }
+
     /// Answers of `target`, until the link is cut or the target has stopped, as a process does that
     /// ends.
     fn stream<T: Send + 'static>(
@@ -194,14 +221,14 @@ impl PeerLink for WireLink {
         &self,
         request: peer::VoteRequest,
     ) -> BoxFuture<'_, Result<peer::VoteResponse, LinkError>> {
-        self.ask(async move |target: Replica| target.on_vote(request).await)
+        self.ask_for_vote(async move |target: Replica| target.on_vote(request).await)
     }
 
     fn pre_vote(
         &self,
         request: peer::VoteRequest,
     ) -> BoxFuture<'_, Result<peer::VoteResponse, LinkError>> {
-        self.ask(async move |target: Replica| target.on_pre_vote(request).await)
+        self.ask_for_vote(async move |target: Replica| target.on_pre_vote(request).await)
     }
 
     fn transfer_leader(

@@ -81,7 +81,7 @@ pub fn disk_seeds() -> Vec<Vec<u8>> {
         bytes.map(|bytes| [&[which], bytes.as_slice()].concat())
     };
     let identity = Identity {
-        format: 2,
+        format: 3,
         member: 7,
         name: "n1".to_owned(),
         formation: vec![1; 32],
@@ -182,6 +182,9 @@ pub fn rows(data: &[u8]) {
         table::lease::TAG => row::<table::lease::Stored, Lease>(value),
         table::lease_end::TAG => {
             let _ = table::lease_end::decode_key(&key);
+        }
+        table::key_count::TAG => {
+            let _ = table::key_count::decode(value);
         }
         table::lease_key::TAG => {
             let _ = table::lease_key::decode_key(&key);

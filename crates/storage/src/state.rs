@@ -11,6 +11,7 @@ mod batch;
 mod cache;
 mod generation;
 mod known;
+mod parts;
 mod shown;
 mod view;
 

@@ -20,12 +20,14 @@
 //! | 15 | `lease` | yes |
 //! | 16 | `lease_end` | yes |
 //! | 17 | `lease_key` | yes |
+//! | 18 | `key_count` | yes |
 
 pub(crate) mod applied;
 pub(crate) mod claim;
 pub(crate) mod globals;
 pub(crate) mod history;
 pub(crate) mod key;
+pub(crate) mod key_count;
 pub(crate) mod key_event;
 pub(crate) mod key_version;
 pub(crate) mod lease;

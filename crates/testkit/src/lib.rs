@@ -23,6 +23,7 @@ pub mod leader_loss;
 mod linear;
 mod load;
 mod log_server;
+pub mod many;
 mod member;
 mod port;
 mod process;

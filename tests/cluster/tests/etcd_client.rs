@@ -81,6 +81,8 @@ async fn keys_are_written_once_and_watched_in_order_while_leaders_are_killed() -
     let mut cluster = Cluster::start(3).await?;
     let operator = cluster.operator();
     let mut watching = Watching::start(&operator, &["user/", "--prefix", "--revision", "1"])?;
+    let up_to = ["user/1", "--to", "user/2", "--revision", "1"];
+    let mut watching_one = Watching::start(&operator, &up_to)?;
 
     let put = kv(&operator, &["put", "user/1", "alice"]).await?;
     same(&put, &json!({ "outcome": "applied", "revision": 2 }))?;
@@ -134,6 +136,12 @@ async fn keys_are_written_once_and_watched_in_order_while_leaders_are_killed() -
         ensure!(told == (revision, events), "{told:?} at r{revision}");
     }
     watching.interrupt().await?;
+    for revision in [2, 4] {
+        let told = watching_one.next().await?;
+        let expected = (revision, vec!["put user/1".to_owned()]);
+        ensure!(told == expected, "{told:?} at r{revision}");
+    }
+    watching_one.interrupt().await?;
 
     let compacted = kv(&operator, &["compact", "4"]).await?;
     // It takes no revision of its own.

@@ -16,7 +16,7 @@ pub(super) const FILE: &str = "IDENTITY";
 const MAGIC: [u8; 8] = *b"TALLYID1";
 
 /// The format that this build writes, and the newest that it reads.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 pub(super) fn fresh(options: &OpenOptions) -> Identity {
     Identity {

@@ -14,10 +14,11 @@ use tally_proto::storage::log_entry::Payload;
 use tally_proto::storage::{AppliedState, LogEntry, LogId, Membership, Proposal};
 
 use super::cache::Value;
+use super::parts::{PART_KEYS_MAX, Part};
 use super::view::StateView;
 use crate::table::{
-    self, applied, claim, globals, history, key, key_event, key_version, lease, lease_end,
-    lease_key, node, node_history, node_name, outcome, session, session_use, state_hash,
+    self, applied, claim, globals, history, key, key_count, key_event, key_version, lease,
+    lease_end, lease_key, node, node_history, node_name, outcome, session, session_use, state_hash,
 };
 
 /// Why an entry was not applied.
@@ -201,8 +202,47 @@ impl<'a> Batch<'a> {
         self.lay_over(key, Some(value));
     }
 
-    fn remove(&mut self, key: impl Into<Vec<u8>>) {
-        self.write(key.into(), None);
+    /// True when there was something to remove.
+    fn remove(&mut self, key: impl Into<Vec<u8>>) -> bool {
+        self.write(key.into(), None)
+    }
+
+    /// Counts a key that has just been written, and was not there before.
+    fn count_made(&mut self, name: &[u8]) {
+        let mut part = self.view.part_of(name);
+        part.keys += 1;
+        if part.keys > PART_KEYS_MAX
+            && let Some(middle) = self.view.middle_of(&part)
+        {
+            let (lower, upper) = part.divide(middle);
+            self.put_part(upper);
+            part = lower;
+        }
+        self.put_part(part);
+    }
+
+    /// Counts a key that has just been removed.
+    fn count_removed(&mut self, name: &[u8]) {
+        let mut part = self.view.part_of(name);
+        let Some(left) = part.keys.checked_sub(1) else {
+            return self.view.miscounted(&part.from);
+        };
+        if left == 0 && !part.from.is_empty() {
+            self.remove(key_count::key(&part.from));
+            if let Some(known) = self.view.known() {
+                known.parts.clear();
+            }
+            return;
+        }
+        part.keys = left;
+        self.put_part(part);
+    }
+
+    fn put_part(&mut self, part: Part) {
+        self.put(key_count::key(&part.from), key_count::encode(part.keys));
+        if let Some(known) = self.view.known() {
+            known.parts.set(part);
+        }
     }
 }
 
@@ -282,9 +322,13 @@ impl Tables for Batch<'_> {
 
     fn append_key_event(&mut self, id: EventId, event: &KeyEvent) {
         let name = event.key();
+        let row = key::key(name);
         match event {
-            KeyEvent::Put(made) => drop(self.put(key::key(name), key::encode(made))),
-            KeyEvent::Deleted { .. } => self.remove(key::key(name)),
+            KeyEvent::Put(made) if !self.put(row.clone(), key::encode(made)) => {
+                self.count_made(name)
+            }
+            KeyEvent::Deleted { .. } if self.remove(row.clone()) => self.count_removed(name),
+            KeyEvent::Put(_) | KeyEvent::Deleted { .. } => {}
         }
         let deleted = matches!(event, KeyEvent::Deleted { .. });
         self.append(

@@ -6,6 +6,7 @@ use quick_cache::unsync::Cache;
 use tally_model::{Globals, Sequence, Session, SessionId};
 
 use super::cache::RowCache;
+use super::parts::KnownParts;
 
 /// Sessions that are known decoded.
 const SESSIONS_MAX: usize = 1_024;
@@ -19,6 +20,7 @@ pub(super) struct Known {
     globals: Option<Globals>,
     sessions: Cache<SessionId, Session>,
     held: Cache<SessionId, BTreeSet<Sequence>>,
+    pub(super) parts: KnownParts,
     /// A batch has begun.
     ahead: bool,
 }
@@ -30,6 +32,7 @@ impl Default for Known {
             globals: None,
             sessions: Cache::new(SESSIONS_MAX),
             held: Cache::new(HOLDERS_MAX),
+            parts: KnownParts::default(),
             ahead: false,
         }
     }

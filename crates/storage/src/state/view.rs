@@ -91,6 +91,12 @@ impl<'a> StateView<'a> {
         Some(known.get_mut())
     }
 
+    /// What is known, to be looked at; `None` where nothing is kept known.
+    pub(super) fn with_known<T>(&self, look: impl FnOnce(&mut Known) -> T) -> Option<T> {
+        let known = self.known.as_ref()?;
+        Some(look(&mut known.borrow_mut()))
+    }
+
     /// The rows laid over, by key.
     pub(super) fn into_waiting(self) -> BTreeMap<Vec<u8>, Option<Value>> {
         self.waiting
@@ -310,7 +316,7 @@ impl<'a> StateView<'a> {
     }
 
     /// Rows from `from` up to but not including `until`, at most `limit`.
-    fn rows<T>(
+    pub(super) fn rows<T>(
         &self,
         from: Vec<u8>,
         until: Vec<u8>,
@@ -332,7 +338,7 @@ impl<'a> StateView<'a> {
     }
 
     /// Shows rows from `from` up to but not including `until`, until told to stop.
-    fn each_row(
+    pub(super) fn each_row(
         &self,
         from: Vec<u8>,
         until: Vec<u8>,
@@ -374,7 +380,7 @@ impl<'a> StateView<'a> {
     }
 
     /// The last row from `from` up to but not including `until`.
-    fn last_row<T>(
+    pub(super) fn last_row<T>(
         &self,
         from: Vec<u8>,
         until: Vec<u8>,
@@ -411,7 +417,7 @@ impl<'a> StateView<'a> {
     }
 
     /// Keys as of an earlier revision: of each key's versions up to it the last, unless it is a deletion.
-    fn scan_versions(
+    pub(super) fn scan_versions(
         &self,
         keys: &KeyRange,
         at: Revision,
@@ -506,7 +512,7 @@ impl<'a> StateView<'a> {
         Events { found, through }
     }
 
-    fn break_off(&self, what: &str, error: &str) {
+    pub(super) fn break_off(&self, what: &str, error: &str) {
         self.broken
             .borrow_mut()
             .get_or_insert_with(|| format!("{what} cannot be read: {error}"));
@@ -660,21 +666,10 @@ impl View for StateView<'_> {
     }
 
     fn count_keys(&self, keys: &KeyRange, at: Option<Revision>) -> u64 {
-        let mut count = 0;
         match at {
-            None => {
-                let (from, until) = key_rows(keys);
-                self.each_row(from, until, |_, _| {
-                    count += 1;
-                    Ok(ControlFlow::Continue(()))
-                });
-            }
-            Some(at) => self.scan_versions(keys, at, |_| {
-                count += 1;
-                ControlFlow::Continue(())
-            }),
+            None => self.count_now(keys),
+            Some(at) => self.count_at(keys, at),
         }
-        count
     }
 
     fn keys_changed(&self, after: EventId, until: EventId, limit: usize) -> Vec<KeyChanged> {

@@ -98,15 +98,15 @@ fn a_newer_format_is_refused() {
     let path = directory.path().join("IDENTITY");
     let mut content = fs::read(&path).unwrap();
     // The payload begins with field 1, the format, as a varint.
-    assert_eq!(content[16..18], [8, 2]);
-    content[17] = 3;
+    assert_eq!(content[16..18], [8, 3]);
+    content[17] = 4;
     let checksum = crc32c::crc32c(&content[16..]);
     content[12..16].copy_from_slice(&checksum.to_be_bytes());
     fs::write(&path, content).unwrap();
     let error = open(directory.path()).err().unwrap();
     assert_eq!(error.code(), "T-012");
     assert!(
-        error.to_string().contains("has format 3, expected 2"),
+        error.to_string().contains("has format 4, expected 3"),
         "{error}"
     );
 }

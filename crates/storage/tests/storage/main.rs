@@ -1,6 +1,7 @@
 //! The stores on real disks: restarts, damage, snapshots.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod counts;
 mod damage;
 mod directory;
 mod flips;

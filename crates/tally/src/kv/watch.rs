@@ -2,8 +2,9 @@
 
 use clap::Args;
 use tally_client::Client;
-use tally_client::keys::{self, KeyEvent, KeyWatchItem};
+use tally_client::keys::{KeyEvent, KeyWatchItem};
 
+use super::Reach;
 use super::document::{ChangedDocument, shown};
 use super::key::Key;
 use crate::exit::Failure;
@@ -15,9 +16,8 @@ use crate::signals::Signals;
 #[derive(Debug, Args)]
 pub(crate) struct WatchArguments {
     key: Key,
-    /// Every key that begins with KEY; all keys when it is empty.
-    #[arg(long)]
-    prefix: bool,
+    #[command(flatten)]
+    reach: Reach,
     /// From this revision on; from now on without it.
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     revision: u64,
@@ -28,10 +28,7 @@ pub(super) async fn run(
     arguments: &WatchArguments,
     output: Output,
 ) -> Result<(), Failure> {
-    let keys = match arguments.prefix {
-        true => keys::prefix(&arguments.key),
-        false => keys::one(&arguments.key),
-    };
+    let keys = arguments.reach.keys(&arguments.key);
     let mut signals = Signals::listen()?;
     let mut watch = client.keys().watch(keys, arguments.revision);
     loop {

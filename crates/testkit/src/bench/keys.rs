@@ -5,38 +5,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
+use tally_proto::etcd::PutRequest;
 use tally_proto::etcd::kv_client::KvClient;
-use tally_proto::etcd::watch_client::WatchClient;
-use tally_proto::etcd::watch_request::RequestUnion;
-use tally_proto::etcd::{
-    CompactionRequest, PutRequest, RangeRequest, WatchCreateRequest, WatchRequest,
-};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tonic::Request;
-use tonic::transport::Channel;
 
-use super::again::until_answered;
 use crate::cluster::Cluster;
-use crate::deadline::until;
-use crate::requester::{channel, lazy_channel};
+use crate::many::{ManyKeys, PAGE, caught_up, replace};
+use crate::requester::lazy_channel;
 
-const VALUE_BYTES: usize = 1 << 10;
-/// Puts under way while keys are loaded.
-const PUTS_AT_A_TIME: usize = 64;
-/// Keys of a range, and how many ranges are read.
-const RANGE: usize = 1_000;
+/// How many ranges are read.
 const RANGES: usize = 100;
 /// Of so many keys one is changed, so that compaction finds something to remove.
 const CHANGED_ONE_OF: usize = 10;
-/// For what takes longer with more keys.
-const STEP_WITHIN: Duration = Duration::from_secs(1_800);
-/// Answers hold whole revisions of at least so much.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Between two writes that look whether somebody is kept waiting.
 const PROBE_EVERY: Duration = Duration::from_millis(20);
 
@@ -104,9 +89,9 @@ pub async fn run(
     mut tell: impl FnMut(&Step),
 ) -> Result<Vec<Step>> {
     let probe = Probe::start(cluster)?;
-    let leader = cluster.address(&cluster.leader().await?)?;
+    let leader = cluster.leader().await?;
     let away = cluster.followers().await?.remove(0);
-    let kv = KvClient::new(channel(&leader).await?).max_decoding_message_size(ANSWER_BYTES_MAX);
+    let many = ManyKeys::at(cluster, &leader, keys).await?;
     let mut steps = Vec::new();
     let mut step = Begun::new(cluster, &probe);
     let mut ended = |cluster: &Cluster, begun: &mut Begun, what| -> Result<()> {
@@ -117,35 +102,26 @@ pub async fn run(
     };
     ended(cluster, &mut step, "nothing yet")?;
 
-    let first = put_all(&kv, keys, 1).await?;
+    let (first, _) = many.put(1, 1).await?;
     ended(cluster, &mut step, "load")?;
-    read_ranges(&kv, keys).await?;
+    let range = PAGE.min(keys);
+    for _ in 0..RANGES {
+        let from = rand::random_range(0..=keys - range);
+        many.read(from, range, |_| 1).await?;
+    }
     ended(cluster, &mut step, "100 ranges of 1,000")?;
-    read_page(&kv, keys).await?;
-    ended(cluster, &mut step, "first 1,000 of all, by limit")?;
-    let counted = count(&kv).await?;
-    ensure!(counted == keys, "counted {counted} keys, expected {keys}");
+    many.read_pages(|_| 1).await?;
+    ended(cluster, &mut step, "all, in pages of 1,000")?;
+    many.count().await?;
     ended(cluster, &mut step, "count of all")?;
-    watch_all(&leader, first, keys).await?;
+    many.watch(first).await?;
     ended(cluster, &mut step, "prefix watch of all events")?;
-    let last = put_all(&kv, keys, CHANGED_ONE_OF).await?;
+    let (_, last) = many.put(CHANGED_ONE_OF, 2).await?;
     ended(cluster, &mut step, "change of one key in ten")?;
-    compact(&kv, last).await?;
+    many.compact(last).await?;
     ended(cluster, &mut step, "compaction, all reclaimed")?;
 
-    cluster.kill(&away)?;
-    cluster.wipe(&away)?;
-    cluster.launch(&away)?;
-    until("it says that it was emptied", STEP_WITHIN, async || {
-        let answer = cluster.member(&away)?.http("/readyz").await?;
-        ensure!(answer.body.contains("T-011"), "{answer:?}");
-        Ok(())
-    })
-    .await?;
-    let replaced = cluster.operator().start(&["member", "replace", &away])?;
-    let replaced = tokio::time::timeout(STEP_WITHIN, replaced.wait_with_output()).await??;
-    ensure!(replaced.status.success(), "not replaced: {replaced:?}");
-    caught_up(cluster, &away).await?;
+    replace(cluster, &away).await?;
     ended(cluster, &mut step, "new follower, by snapshot")?;
     cluster.stop_member(&away).await?;
     cluster.launch(&away)?;
@@ -161,10 +137,12 @@ pub async fn run(
         caught_up(cluster, &name).await?;
     }
     ended(cluster, &mut step, "restart of all")?;
-    let kv = KvClient::new(channel(&leader).await?);
-    let counted = count(&kv).await?;
-    ensure!(counted == keys, "counted {counted} keys, expected {keys}");
+    let many = ManyKeys::at(cluster, &leader, keys).await?;
+    many.count().await?;
     ended(cluster, &mut step, "count of all")?;
+    many.read_pages(|number| 1 + u8::from(number.is_multiple_of(CHANGED_ONE_OF)))
+        .await?;
+    ended(cluster, &mut step, "all, in pages of 1,000")?;
     probe.stop().await?;
     Ok(steps)
 }
@@ -223,141 +201,6 @@ fn size(directory: &std::path::Path) -> Result<u64> {
         };
     }
     Ok(bytes)
-}
-
-fn key(number: usize) -> Bytes {
-    format!("keys/{number:08}").into()
-}
-
-/// The key after all of them.
-fn end() -> Bytes {
-    Bytes::from_static(b"keys0")
-}
-
-/// Puts one key of `one_of`; gives the revision before the first put of the first key, when all are put, or
-/// else after the last.
-async fn put_all(kv: &KvClient<Channel>, keys: usize, one_of: usize) -> Result<i64> {
-    let mut values = stream::iter((0..keys).step_by(one_of))
-        .map(async |number| {
-            // Noise, so that nothing on the way makes it shorter.
-            let mut value = vec![0; VALUE_BYTES];
-            rand::fill(&mut value[..]);
-            let put = PutRequest {
-                key: key(number),
-                value: value.into(),
-                ..Default::default()
-            };
-            let mut repeats = 0;
-            let answer = until_answered(kv, put, &mut repeats, |mut kv, put| async move {
-                kv.put(put).await
-            });
-            let header = answer.await?.header.context("no header")?;
-            anyhow::Ok(header.revision)
-        })
-        .buffer_unordered(PUTS_AT_A_TIME);
-    let (mut first, mut last) = (i64::MAX, 0);
-    while let Some(revision) = values.try_next().await? {
-        (first, last) = (first.min(revision), last.max(revision));
-    }
-    Ok(match one_of {
-        1 => first,
-        _ => last,
-    })
-}
-
-/// Reads ranges that begin anywhere.
-async fn read_ranges(kv: &KvClient<Channel>, keys: usize) -> Result<()> {
-    let range = RANGE.min(keys);
-    for _ in 0..RANGES {
-        let first = rand::random_range(0..=keys - range);
-        let ask = RangeRequest {
-            key: key(first),
-            range_end: key(first + range),
-            ..Default::default()
-        };
-        let came = kv.clone().range(slow(ask)).await?.into_inner().kvs.len();
-        ensure!(came == range, "{came} keys, expected {range}");
-    }
-    Ok(())
-}
-
-/// Reads the first keys of all. The answer has the number of all, which must be found out.
-async fn read_page(kv: &KvClient<Channel>, keys: usize) -> Result<()> {
-    let range = RANGE.min(keys);
-    let ask = RangeRequest {
-        key: key(0),
-        range_end: end(),
-        limit: range as i64,
-        ..Default::default()
-    };
-    let answer = kv.clone().range(slow(ask)).await?.into_inner();
-    let (came, counted) = (answer.kvs.len(), usize::try_from(answer.count)?);
-    ensure!(
-        came == range && counted == keys,
-        "{came} keys of {counted}, expected {range} of {keys}"
-    );
-    Ok(())
-}
-
-async fn count(kv: &KvClient<Channel>) -> Result<usize> {
-    let ask = RangeRequest {
-        key: key(0),
-        range_end: end(),
-        count_only: true,
-        ..Default::default()
-    };
-    let counted = kv.clone().range(slow(ask)).await?.into_inner().count;
-    Ok(usize::try_from(counted)?)
-}
-
-/// Watches all keys from a revision on until each has been told of.
-async fn watch_all(address: &str, from: i64, keys: usize) -> Result<()> {
-    let client = WatchClient::new(channel(address).await?);
-    let mut client = client.max_decoding_message_size(ANSWER_BYTES_MAX);
-    let create = WatchCreateRequest {
-        key: key(0).into(),
-        range_end: end().into(),
-        start_revision: from,
-        ..Default::default()
-    };
-    let request = WatchRequest {
-        request_union: Some(RequestUnion::CreateRequest(create)),
-    };
-    let requests = stream::iter([request]).chain(stream::pending());
-    let mut answers = client.watch(requests).await?.into_inner();
-    let mut told = 0;
-    while told < keys {
-        let answer = answers.message().await?.context("the watch has ended")?;
-        ensure!(!answer.canceled, "cancelled: {answer:?}");
-        told += answer.events.len();
-    }
-    ensure!(told == keys, "told of {told} events, expected {keys}");
-    Ok(())
-}
-
-async fn compact(kv: &KvClient<Channel>, revision: i64) -> Result<()> {
-    let ask = CompactionRequest {
-        revision,
-        physical: true,
-    };
-    kv.clone().compact(slow(ask)).await?;
-    Ok(())
-}
-
-fn slow<T>(ask: T) -> Request<T> {
-    let mut request = Request::new(ask);
-    request.set_timeout(STEP_WITHIN);
-    request
-}
-
-/// Waits until a member is ready: it has applied what the others had when it began to look.
-async fn caught_up(cluster: &Cluster, name: &str) -> Result<()> {
-    until("a member is ready", STEP_WITHIN, async || {
-        let answer = cluster.member(name)?.http("/readyz").await?;
-        ensure!(answer.status == 200, "/readyz of {name} says {answer:?}");
-        Ok(())
-    })
-    .await
 }
 
 /// A client that writes all the time and sees whether it is kept waiting.

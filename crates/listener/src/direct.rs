@@ -19,14 +19,12 @@ use tower::Service;
 pub(crate) type Answering =
     Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-/// Who answers a call.
-pub(crate) trait Answers: Send + Sync {
+/// Who answers a call: every service of tonic's.
+pub trait Answers: Send + Sync {
     fn answer(&self, request: Request<Incoming>) -> Answering;
 }
 
-struct OfTonic<S>(S);
-
-impl<S> Answers for OfTonic<S>
+impl<S> Answers for S
 where
     S: Service<
             Request<Incoming>,
@@ -39,7 +37,7 @@ where
 {
     fn answer(&self, request: Request<Incoming>) -> Answering {
         // A service of tonic's is always ready, and a copy of it is a copy of pointers.
-        self.0.clone().call(request)
+        self.clone().call(request)
     }
 }
 
@@ -50,19 +48,12 @@ pub struct Direct(BTreeMap<&'static str, Arc<dyn Answers>>);
 impl Direct {
     /// Has a service of tonic's answer the calls of these paths, `/package.Service/Method`.
     #[must_use]
-    pub fn with<S>(mut self, service: &S, paths: &[&'static str]) -> Self
-    where
-        S: Service<
-                Request<Incoming>,
-                Response = Response<Body>,
-                Error = Infallible,
-                Future = Answering,
-            > + Clone
-            + Send
-            + Sync
-            + 'static,
-    {
-        let answers: Arc<dyn Answers> = Arc::new(OfTonic(service.clone()));
+    pub fn with(
+        mut self,
+        service: &(impl Answers + Clone + 'static),
+        paths: &[&'static str],
+    ) -> Self {
+        let answers: Arc<dyn Answers> = Arc::new(service.clone());
         self.0
             .extend(paths.iter().map(|path| (*path, answers.clone())));
         self

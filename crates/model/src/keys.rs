@@ -15,8 +15,8 @@ use bytes::Bytes;
 use crate::identifier::{LeaseId, Revision};
 
 pub use compaction::RECLAIMED_AT_ONCE_MAX;
-pub use draft::{ANSWER_BYTES_MAX, ROWS_MAX};
-pub use range::{Bounds, Order, Range, RangeAnswer, SortBy};
+pub use draft::{ANSWER_BYTES_MAX, READ_BYTES_MAX, ROWS_MAX};
+pub use range::{Bounds, Order, Range, RangeAnswer, RangeEnd, SortBy, walk};
 pub use txn::{Compare, Comparison, Expected, Txn, read};
 pub use well_formed::{DuplicateKey, check_distinct};
 pub use write::{DeleteRange, LeaseOf, Put};

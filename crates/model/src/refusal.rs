@@ -5,7 +5,7 @@ use std::fmt;
 use crate::identifier::{
     Incarnation, LeaseId, Marker, NodeId, NodeName, Revision, Sequence, SessionId,
 };
-use crate::keys::{ANSWER_BYTES_MAX, RESERVED_PREFIX, ROWS_MAX};
+use crate::keys::{ANSWER_BYTES_MAX, READ_BYTES_MAX, RESERVED_PREFIX, ROWS_MAX};
 use crate::settings::Replication;
 use crate::storage_state::StorageState;
 
@@ -102,7 +102,8 @@ pub enum Refusal {
     LeaseTimeMoved { term: u64, now_ms: u64 },
     /// T-508
     TooManyLeases { held: u64 },
-    /// T-509: a write looks at, or answers with, more than goes into one entry.
+    /// T-509: a write looks at, or answers with, more than goes into one entry, or a read with more than is held
+    /// at once.
     TooMuchAtOnce,
 }
 
@@ -345,7 +346,8 @@ impl fmt::Display for Refusal {
             ),
             Self::TooMuchAtOnce => write!(
                 f,
-                "the write looks at more than {ROWS_MAX} keys or answers with more than {ANSWER_BYTES_MAX} bytes"
+                "a write looks at more than {ROWS_MAX} keys or answers with more than {ANSWER_BYTES_MAX} bytes, \
+                 or a read that sorts, or of a transaction, holds more than {READ_BYTES_MAX} bytes"
             ),
             Self::TooManyLeases { held } => write!(f, "{held} leases are held, which is the limit"),
             Self::KeyReserved => write!(

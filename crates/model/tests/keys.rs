@@ -598,6 +598,47 @@ fn a_write_that_answers_with_too_much_is_refused_and_changes_nothing() {
     assert!(result(&keys::read(&store.state, &read)).is_ok());
 }
 
+/// Whoever sorts holds all that is sorted, but for the values.
+#[test]
+fn a_read_that_would_hold_too_much_is_refused_and_one_in_order_is_not() {
+    let mut store = Store::new();
+    let count = 1 + (keys::READ_BYTES_MAX >> 20);
+    for number in 0..count {
+        let name = format!("large/{number:03}");
+        store.tagged(Command::Keys(put_of(&name, vec![0; 1 << 20])));
+    }
+    let sorted = |by, limit| Range {
+        order: Order {
+            by,
+            descending: Some(true),
+        },
+        limit,
+        ..Range::of(all())
+    };
+    let read = |ask| keys::read(&store.state, &KeyOp::Range(ask));
+    assert_eq!(result(&read(sorted(SortBy::Value, Some(1)))), Err("T-509"));
+    assert_eq!(result(&read(sorted(SortBy::Modified, None))), Err("T-509"));
+    let Outcome::Applied {
+        effect: Effect::Keys(KeyAnswer::Range(latest)),
+        ..
+    } = read(sorted(SortBy::Modified, Some(1)))
+    else {
+        panic!("the latest key is read");
+    };
+    assert_eq!((latest.count, latest.more), (count as u64, true));
+    assert_eq!(latest.found[0].key, format!("large/{:03}", count - 1));
+    assert_eq!(latest.found[0].value.len(), 1 << 20);
+
+    let mut bytes = 0;
+    let end = keys::walk(&store.state, &Range::of(all()), &mut |one| {
+        bytes += one.value.len();
+        ControlFlow::Continue(())
+    });
+    let end = end.unwrap();
+    assert_eq!((end.count, end.more), (count as u64, false));
+    assert_eq!(bytes, count << 20);
+}
+
 /// The second compaction comes before the first one has removed everything.
 #[test]
 fn no_deletion_outlives_two_compactions() {

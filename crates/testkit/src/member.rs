@@ -115,6 +115,14 @@ impl Member {
         self.running()?.most_resident_bytes()
     }
 
+    /// As [`Process::forget_most_resident`].
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn forget_most_resident(&self) -> Result<()> {
+        self.running()?.forget_most_resident()
+    }
+
     /// Its data directory.
     pub fn data_dir(&self) -> &Path {
         &self.data

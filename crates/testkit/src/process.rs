@@ -74,6 +74,15 @@ impl Process {
         self.status("VmHWM:")
     }
 
+    /// Has the system count anew what the most is that it has occupied.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn forget_most_resident(&self) -> Result<()> {
+        let path = format!("/proc/{}/clear_refs", self.child.id());
+        std::fs::write(&path, "5").with_context(|| format!("writing {path}"))
+    }
+
     fn status(&self, name: &str) -> Result<u64> {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;

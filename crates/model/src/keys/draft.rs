@@ -22,7 +22,28 @@ pub(crate) struct KeysDraft<'v, V> {
     /// What has been looked at, and what of it goes into the answer.
     rows: Cell<u64>,
     answer_bytes: Cell<usize>,
-    bounded: bool,
+    bounds: AtOnce,
+}
+
+/// How much a request may look at, and answer with.
+struct AtOnce {
+    rows: u64,
+    answer_bytes: usize,
+}
+
+impl AtOnce {
+    const ANYTHING: Self = Self {
+        rows: u64::MAX,
+        answer_bytes: usize::MAX,
+    };
+    const FOR_WRITES: Self = Self {
+        rows: ROWS_MAX,
+        answer_bytes: ANSWER_BYTES_MAX,
+    };
+    const FOR_READS: Self = Self {
+        answer_bytes: READ_BYTES_MAX,
+        ..Self::ANYTHING
+    };
 }
 
 /// Rows that one request which writes may look at. Every member looks at them while all others wait, and
@@ -31,6 +52,10 @@ pub const ROWS_MAX: u64 = 2_000_000;
 
 /// Bytes that the answer to one request which writes may have: it is stored, and passed between members.
 pub const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes that a read may hold at once. A range whose keys come in their order need not be held: see
+/// [`walk`](super::walk).
+pub const READ_BYTES_MAX: usize = 64 << 20;
 
 /// What a key takes in an answer beside its name and its value.
 const ANSWERED_KEY_BYTES: usize = 64;
@@ -44,19 +69,22 @@ impl<'v, V: View> KeysDraft<'v, V> {
             written: BTreeMap::new(),
             rows: Cell::new(0),
             answer_bytes: Cell::new(0),
-            bounded: false,
+            bounds: AtOnce::ANYTHING,
         }
     }
 
-    /// Has the bounds hold for what is looked at from now on.
-    pub(super) fn set_bounds(&mut self) {
-        self.bounded = true;
+    /// Has the bounds of a request that writes, or of one that does not, hold for what is looked at from now on.
+    pub(super) fn set_bounds(&mut self, writes: bool) {
+        self.bounds = match writes {
+            true => AtOnce::FOR_WRITES,
+            false => AtOnce::FOR_READS,
+        };
     }
 
-    /// True when a request that writes must not go on: it has looked at, or answers with, too much.
+    /// True when a request must not go on: it has looked at, or answers with, too much.
     pub(super) fn is_too_much(&self) -> bool {
-        let much = self.rows.get() > ROWS_MAX || self.answer_bytes.get() > ANSWER_BYTES_MAX;
-        self.bounded && much
+        let AtOnce { rows, answer_bytes } = self.bounds;
+        self.rows.get() > rows || self.answer_bytes.get() > answer_bytes
     }
 
     /// Notes a key that goes into the answer.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::draft::KeysDraft;
 use super::{KeyRange, KeyValue};
 use crate::identifier::Revision;
+use crate::refusal::Refusal;
 use crate::view::View;
 
 /// Reads keys, in their order unless another one is asked for.
@@ -44,11 +45,9 @@ impl Range {
         }
     }
 
-    /// True when which keys are left out, or come first, is known only when all have been seen.
-    fn looks_at_all(&self) -> bool {
-        self.order.sorts()
-            || self.modified != Bounds::default()
-            || self.created != Bounds::default()
+    /// True when the answer has keys in their order, so that none of them must wait for the others.
+    pub fn comes_in_order(&self) -> bool {
+        !self.order.sorts()
     }
 
     fn admits(&self, found: &KeyValue) -> bool {
@@ -123,51 +122,127 @@ pub struct RangeAnswer {
     pub count: u64,
 }
 
+/// What a range comes to, beside the keys themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RangeEnd {
+    /// As in [`RangeAnswer`].
+    pub revision: Revision,
+    pub more: bool,
+    pub count: u64,
+}
+
+/// Shows the keys that a range answers with, one after the other, until told to stop; nothing is held. For a range
+/// that [comes in order](Range::comes_in_order).
+///
+/// # Errors
+/// When its revision is not there yet, or not any more.
+pub fn walk(
+    view: &impl View,
+    ask: &Range,
+    visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+) -> Result<RangeEnd, Refusal> {
+    let keys = KeysDraft::new(view, &view.globals());
+    keys.check_revision(ask.at)?;
+    Ok(in_order(&keys, ask, visit))
+}
+
 /// Reads keys. The revision that is asked for was checked.
 pub(super) fn range(keys: &KeysDraft<'_, impl View>, ask: &Range) -> RangeAnswer {
-    let mut answer = RangeAnswer {
-        revision: keys.revision(),
-        found: Vec::new(),
-        more: false,
-        count: 0,
+    let mut found = Vec::new();
+    let RangeEnd {
+        revision,
+        more,
+        count,
+    } = match ask.comes_in_order() {
+        true => in_order(keys, ask, &mut |one| {
+            keys.answers_with(&one);
+            found.push(one);
+            ControlFlow::Continue(())
+        }),
+        false => sorted(keys, ask, &mut found),
     };
-    if ask.count_only {
-        answer.count = keys.count(&ask.keys, ask.at);
-        return answer;
+    RangeAnswer {
+        revision,
+        found,
+        more,
+        count,
     }
-    let limit = ask.limit.unwrap_or(u64::MAX);
-    let all = ask.looks_at_all();
-    keys.scan(&ask.keys, ask.at, &mut |found| {
-        if !ask.admits(&found) {
-            return ControlFlow::Continue(());
+}
+
+fn in_order(
+    keys: &KeysDraft<'_, impl View>,
+    ask: &Range,
+    visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+) -> RangeEnd {
+    let (mut left, mut more) = (ask.limit.unwrap_or(u64::MAX), false);
+    let (mut seen, mut stopped) = (0, false);
+    // Who asks how many there are has no use for the keys.
+    if !ask.count_only {
+        keys.scan(&ask.keys, ask.at, &mut |mut found| {
+            seen += 1;
+            if !ask.admits(&found) {
+                return ControlFlow::Continue(());
+            }
+            more = left == 0;
+            if more {
+                return ControlFlow::Break(());
+            }
+            left -= 1;
+            if ask.keys_only {
+                found.value = Bytes::new();
+            }
+            let next = visit(found);
+            stopped = next.is_break();
+            next
+        });
+    }
+    RangeEnd {
+        revision: keys.revision(),
+        more,
+        count: match ask.count_only || more || stopped {
+            true => keys.count(&ask.keys, ask.at),
+            false => seen,
+        },
+    }
+}
+
+/// Sorts before it limits. Values are not held meanwhile, unless they are what is sorted by.
+fn sorted(keys: &KeysDraft<'_, impl View>, ask: &Range, found: &mut Vec<KeyValue>) -> RangeEnd {
+    if ask.count_only {
+        return in_order(keys, ask, &mut |_| ControlFlow::Continue(()));
+    }
+    let holds_values = ask.order.by == SortBy::Value;
+    let mut count = 0;
+    keys.scan(&ask.keys, ask.at, &mut |mut one| {
+        count += 1;
+        if ask.admits(&one) {
+            if !holds_values {
+                one.value = Bytes::new();
+            }
+            keys.answers_with(&one);
+            found.push(one);
         }
-        if !all && answer.found.len() as u64 == limit {
-            answer.more = true;
-            return ControlFlow::Break(());
-        }
-        keys.answers_with(&found);
-        answer.found.push(found);
         ControlFlow::Continue(())
     });
-    answer.count = match all || answer.more {
-        true => keys.count(&ask.keys, ask.at),
-        false => answer.found.len() as u64,
-    };
-    if ask.order.sorts() {
-        answer
-            .found
-            .sort_by(|one, other| ask.order.compare(one, other));
-    }
-    if answer.found.len() as u64 > limit {
-        answer.more = true;
-        answer
-            .found
-            .truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    }
-    if ask.keys_only {
-        for found in &mut answer.found {
-            found.value = Bytes::new();
+    found.sort_by(|one, other| ask.order.compare(one, other));
+    let limit = usize::try_from(ask.limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    let more = found.len() > limit;
+    found.truncate(limit);
+    for one in found.iter_mut() {
+        if ask.keys_only {
+            one.value = Bytes::new();
+        } else if !holds_values && !keys.is_too_much() {
+            let name = KeyRange::One(one.key.clone());
+            keys.scan(&name, ask.at, &mut |whole| {
+                keys.answers_with(&whole);
+                one.value = whole.value;
+                ControlFlow::Break(())
+            });
         }
     }
-    answer
+    RangeEnd {
+        revision: keys.revision(),
+        more,
+        count,
+    }
 }

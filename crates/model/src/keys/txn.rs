@@ -144,10 +144,7 @@ fn choose<'t>(keys: &KeysDraft<'_, impl View>, op: &'t KeyOp) -> Chosen<'t> {
 
 /// Runs a request about keys: everything is checked first, then everything is done.
 pub(crate) fn run(draft: &mut Draft<'_, impl View>, op: &KeyOp) -> Outcome {
-    // What only reads is no entry, and is told however much it is.
-    if !op.is_read_only() {
-        draft.keys.set_bounds();
-    }
+    draft.keys.set_bounds(!op.is_read_only());
     let begun = draft.changes();
     let chosen = choose(&draft.keys, op);
     if let Err(refusal) = check(draft, &chosen) {

@@ -1,5 +1,8 @@
 //! `etcdserverpb.KV`.
 
+mod range;
+mod server;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,6 +19,8 @@ use tally_proto::etcd::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
     PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseOp, TxnRequest, TxnResponse,
 };
+use tally_storage::StateReader;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -23,6 +28,8 @@ use super::writer::{Done, Writer};
 use super::{header, rpctypes};
 use crate::deadline;
 use crate::member::Member;
+
+pub(super) use server::SendsRanges;
 
 /// What clients call again and again.
 pub(super) const OFTEN: [&str; 4] = [
@@ -32,14 +39,28 @@ pub(super) const OFTEN: [&str; 4] = [
     "/etcdserverpb.KV/Txn",
 ];
 
+/// Ranges that are read at a time; each takes a thread, and a large one as long as its caller takes it.
+const RANGES_MAX: usize = 32;
+/// Reads at a time that hold what they find, up to [`keys::READ_BYTES_MAX`]; or as many as there are
+/// processors.
+const HOLDERS_MIN: usize = 4;
+
 pub(super) struct KvAnswers {
     member: Arc<Member>,
     writer: Arc<Writer>,
+    ranges: Arc<Semaphore>,
+    holders: Arc<Semaphore>,
 }
 
 impl KvAnswers {
     pub(super) fn new(member: Arc<Member>, writer: Arc<Writer>) -> Self {
-        Self { member, writer }
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            member,
+            writer,
+            ranges: Arc::new(Semaphore::new(RANGES_MAX)),
+            holders: Arc::new(Semaphore::new(processors.max(HOLDERS_MIN))),
+        }
     }
 
     fn check_size(&self, request: &impl Message) -> Result<(), Status> {
@@ -65,44 +86,91 @@ impl KvAnswers {
         Ok((done, answered))
     }
 
-    /// Reads keys from a state that is as fresh as asked for.
-    async fn read(
+    /// The state, as fresh as asked for.
+    async fn state(
         &self,
-        method: &'static str,
         metadata: &MetadataMap,
         consistency: Consistency,
-        op: Result<KeyOp, Status>,
+    ) -> Result<StateReader, Status> {
+        let replica = self.writer.replica()?;
+        let read_from = replica.read(consistency, deadline::of(metadata));
+        let reader = self.member.ending.unless_refusing(read_from).await;
+        let reader = reader.ok_or_else(rpctypes::stopped)?;
+        reader.map_err(|error| rpctypes::read(&error))
+    }
+
+    /// Reads keys, and holds what it finds.
+    async fn read(
+        &self,
+        metadata: &MetadataMap,
+        consistency: Consistency,
+        op: KeyOp,
     ) -> Result<(Revision, KeyAnswer), Status> {
-        let begun = Instant::now();
-        let result = async {
-            let op = op?;
-            let replica = self.writer.replica()?;
-            let read_from = replica.read(consistency, deadline::of(metadata));
-            let reader = self.member.ending.unless_refusing(read_from).await;
-            let reader = reader.ok_or_else(rpctypes::stopped)?;
-            let reader = reader.map_err(|error| rpctypes::read(&error))?;
-            let quick = matches!(&op, KeyOp::Range(ask) if matches!(ask.keys, KeyRange::One(_)));
-            let look = move || reader.with_view(|view| keys::read(view, &op));
-            let outcome = match quick {
-                true => look(),
-                // Many rows take their time, and others must go on meanwhile.
-                false => tokio::task::spawn_blocking(look)
+        let reader = self.state(metadata, consistency).await?;
+        let quick = matches!(&op, KeyOp::Range(ask) if matches!(ask.keys, KeyRange::One(_)));
+        let look = move || reader.with_view(|view| keys::read(view, &op));
+        let outcome = match quick {
+            true => look(),
+            // Many rows take their time, and others must go on meanwhile.
+            false => {
+                let _held = turn(&self.holders, metadata).await?;
+                tokio::task::spawn_blocking(look)
                     .await
-                    .map_err(|_| rpctypes::stopped())?,
-            };
-            match outcome.map_err(|_| rpctypes::stopped())? {
-                Outcome::Applied {
-                    revision,
-                    effect: Effect::Keys(answer),
-                } => Ok((revision, answer)),
-                Outcome::Refused(refusal) => Err(rpctypes::refusal(&refusal)),
-                Outcome::Applied { .. } | Outcome::Replayed { .. } => Err(rpctypes::stopped()),
+                    .map_err(|_| rpctypes::stopped())?
             }
         };
-        let result = result.await;
-        self.member.metrics.request(method, &result, begun);
-        result
+        match outcome.map_err(|_| rpctypes::stopped())? {
+            Outcome::Applied {
+                revision,
+                effect: Effect::Keys(answer),
+            } => Ok((revision, answer)),
+            Outcome::Refused(refusal) => Err(rpctypes::refusal(&refusal)),
+            Outcome::Applied { .. } | Outcome::Replayed { .. } => Err(rpctypes::stopped()),
+        }
     }
+
+    async fn read_range(
+        &self,
+        metadata: &MetadataMap,
+        ask: RangeRequest,
+    ) -> Result<Response<RangeResponse>, Status> {
+        let consistency = consistency(ask.serializable);
+        let ask = Range::try_from(ask).map_err(|error| rpctypes::malformed(&error))?;
+        let many = !matches!(ask.keys, KeyRange::One(_));
+        let (revision, answer) = if many && ask.comes_in_order() {
+            let turn = turn(&self.ranges, metadata).await?;
+            let reader = self.state(metadata, consistency).await?;
+            let member = self.member.clone();
+            let header = move |revision| header(&member, revision);
+            match range::read(reader, ask, header, turn).await? {
+                range::Answer::Held(answer) => (answer.revision, answer),
+                range::Answer::Sent(sent) => {
+                    let mut stands_for_it = Response::new(RangeResponse::default());
+                    stands_for_it.extensions_mut().insert(sent);
+                    return Ok(stands_for_it);
+                }
+            }
+        } else {
+            match self.read(metadata, consistency, KeyOp::Range(ask)).await? {
+                (revision, KeyAnswer::Range(answer)) => (revision, answer),
+                _ => return Err(rpctypes::stopped()),
+            }
+        };
+        let mut message = RangeResponse::from(&answer);
+        message.header = Some(header(&self.member, revision));
+        Ok(Response::new(message))
+    }
+}
+
+/// Waits until there is room for one more, as long as the caller does.
+async fn turn(
+    room: &Arc<Semaphore>,
+    metadata: &MetadataMap,
+) -> Result<OwnedSemaphorePermit, Status> {
+    let turn = room.clone().acquire_owned();
+    let turn = tokio::time::timeout_at(deadline::of(metadata).into(), turn).await;
+    let turn = turn.map_err(|_| rpctypes::timed_out())?;
+    turn.map_err(|_| rpctypes::stopped())
 }
 
 /// True when a transaction that only reads does not ask for the latest.
@@ -128,17 +196,11 @@ impl Kv for KvAnswers {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
+        let begun = Instant::now();
         let (metadata, _, ask) = request.into_parts();
-        let consistency = consistency(ask.serializable);
-        let op = Range::try_from(ask).map(KeyOp::Range);
-        let op = op.map_err(|error| rpctypes::malformed(&error));
-        let (revision, answer) = self.read("KV.Range", &metadata, consistency, op).await?;
-        let mut message = match answer {
-            KeyAnswer::Range(answer) => RangeResponse::from(&answer),
-            _ => RangeResponse::default(),
-        };
-        message.header = Some(header(&self.member, revision));
-        Ok(Response::new(message))
+        let result = self.read_range(&metadata, ask).await;
+        self.member.metrics.request("KV.Range", &result, begun);
+        result
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
@@ -195,9 +257,11 @@ impl Kv for KvAnswers {
         };
         match txn {
             Ok(txn) if txn.is_read_only() => {
-                let op = Ok(KeyOp::Txn(txn));
+                let begun = Instant::now();
                 let consistency = consistency(serializable);
-                let (revision, answer) = self.read("KV.Txn", &metadata, consistency, op).await?;
+                let result = self.read(&metadata, consistency, KeyOp::Txn(txn)).await;
+                self.member.metrics.request("KV.Txn", &result, begun);
+                let (revision, answer) = result?;
                 let answered = ResponseOp::from(&answer).response;
                 Ok(Response::new(message(answered, revision)))
             }

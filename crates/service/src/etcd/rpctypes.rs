@@ -30,6 +30,13 @@ pub(super) fn too_large() -> Status {
     Status::invalid_argument("etcdserver: request is too large")
 }
 
+/// As grpc-go says it of an answer.
+pub(super) fn message_too_large(bytes: usize, bytes_max: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "trying to send message larger than max ({bytes} vs. {bytes_max}): ask with a limit"
+    ))
+}
+
 pub(super) fn ttl_too_large() -> Status {
     Status::out_of_range("etcdserver: too large lease TTL")
 }

@@ -183,9 +183,9 @@ impl Begun {
 /// Has the system count anew what the most memory of each member was.
 fn forget_most(cluster: &Cluster) {
     for name in cluster.started() {
-        if let Ok(process) = cluster.member(&name).and_then(|member| member.process_id()) {
-            // Where it may not, what is told is the most since the start.
-            let _ = std::fs::write(format!("/proc/{process}/clear_refs"), "5");
+        // Where it may not, what is told is the most since the start.
+        if let Ok(member) = cluster.member(&name) {
+            let _ = member.forget_most_resident();
         }
     }
 }

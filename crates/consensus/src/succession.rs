@@ -7,23 +7,28 @@
 //! one stands. A leader that is slow, paused or cut off refuses no connection and is left to the election
 //! timeout. ADR 8 says why this is safe.
 
+use std::collections::BTreeSet;
 use std::sync::Weak;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::stream::FuturesUnordered;
 use futures::{StreamExt, stream};
 use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use tally_model::MemberId;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::link::Presence;
-use crate::raft::{LogId, Vote, vote_request_message, vote_response};
+use crate::raft::{LogId, TypeConfig, Vote, vote_request_message, vote_response};
 use crate::replica::{Inner, Replica};
 use crate::status::{Role, Status, count};
 
 /// Pauses before each look at the leader's address. A process that ends does not close everything in
 /// the same moment; one that still listens after these is not gone.
 const LOOKS_AFTER_MS: [u64; 5] = [0, 5, 20, 50, 100];
+
+/// How long voters may take to say whether they would vote once the first has said it. One that is silent must
+/// not keep the others from electing somebody.
+const OTHERS_WITHIN: Duration = Duration::from_millis(100);
 
 /// How long to wait before asking again: others may not have seen it yet.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
@@ -164,26 +169,48 @@ impl Replica {
         let me = self.member();
         let request = VoteRequest::new(Vote::new(led.term + 1, me.0), last_log);
         let membership = self.status().membership;
-        // One that is silent for longer does not keep the others from electing somebody.
-        let within = Duration::from_millis(*self.options.election_ms.start());
-        let others = membership
-            .voters
-            .iter()
-            .filter(|&&id| id != me && id != led.leader);
-        let asked = others.map(async |&id| {
-            let link = self.link(id)?;
-            let answer = link.pre_vote(vote_request_message(&request));
-            let answer = timeout(within, answer).await.ok()?.ok()?;
-            let answer = vote_response(answer).ok()?;
-            let candidate = Candidate {
-                last_log: answer.last_log_id,
-                id,
-            };
-            answer.vote_granted.then_some(candidate)
-        });
-        let willing: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+        let voters = membership.voters.len();
         let me = Candidate { last_log, id: me };
-        me.is_chosen(&willing, membership.voters.len())
+        let others = membership.voters.iter().copied();
+        let others = others.filter(|&id| id != me.id && id != led.leader);
+        let mut not_heard: BTreeSet<_> = others.collect();
+        let mut asked: FuturesUnordered<_> = not_heard
+            .iter()
+            .map(|&id| {
+                let request = &request;
+                async move { (id, self.would_vote(id, request).await) }
+            })
+            .collect();
+        let mut willing = Vec::new();
+        let first = Duration::from_millis(*self.options.election_ms.start());
+        let mut until = Instant::now() + first;
+        while let Ok(Some((id, candidate))) = timeout_at(until, asked.next()).await {
+            not_heard.remove(&id);
+            willing.extend(candidate);
+            // Of those that are left none comes before this member.
+            let rest_comes_after = not_heard.first().is_none_or(|&next| next > me.id);
+            if rest_comes_after && me.is_chosen(&willing, voters) {
+                return true;
+            }
+            until = until.min(Instant::now() + OTHERS_WITHIN);
+        }
+        me.is_chosen(&willing, voters)
+    }
+
+    /// The voter as a candidate, if it would vote for another one.
+    async fn would_vote(
+        &self,
+        id: MemberId,
+        request: &VoteRequest<TypeConfig>,
+    ) -> Option<Candidate> {
+        let link = self.link(id)?;
+        let answer = link.pre_vote(vote_request_message(request)).await.ok()?;
+        let answer = vote_response(answer).ok()?;
+        let candidate = Candidate {
+            last_log: answer.last_log_id,
+            id,
+        };
+        answer.vote_granted.then_some(candidate)
     }
 }
 

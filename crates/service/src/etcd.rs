@@ -40,7 +40,7 @@ pub(crate) fn serve(routes: Routes, direct: Direct, member: &Arc<Member>) -> (Ro
     let watch = watch::WatchAnswers(member.clone());
     let cluster = cluster::ClusterAnswers(member.clone());
     let maintenance = maintenance::MaintenanceAnswers(member.clone());
-    let kv = kv::SendsRanges(KvServer::new(kv).max_decoding_message_size(limit));
+    let kv = kv::SendsPieces(KvServer::new(kv).max_decoding_message_size(limit));
     let direct = direct.with(&kv, &kv::OFTEN);
     let routes = routes
         .add_service(kv)

@@ -9,20 +9,21 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tally_proto::etcd::kv_client::KvClient;
 use tally_proto::etcd::range_request::{SortOrder, SortTarget};
 use tally_proto::etcd::{PutRequest, RangeRequest, RangeResponse};
-use tally_testkit::{Cluster, channel};
+use tally_testkit::{Cluster, channel, until};
 use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 const KEYS: usize = 80;
 const VALUE_BYTES: usize = 1 << 20;
 /// What a member may take more for one answer of eighty megabytes, with what its caches take for it.
 const MORE_BYTES_MAX: u64 = 32 << 20;
-const READ_AT_A_TIME: usize = 32;
-const CALLERS: usize = READ_AT_A_TIME + 8;
+/// Large answers that are sent at a time.
+const SENT_AT_A_TIME: usize = 32;
+const CALLERS: usize = SENT_AT_A_TIME + 8;
 const WITHIN: Duration = Duration::from_secs(60);
 
 fn key(number: usize) -> Bytes {
@@ -41,7 +42,7 @@ fn all() -> RangeRequest {
     }
 }
 
-async fn range(kv: &KvClient<Channel>, ask: RangeRequest) -> Result<RangeResponse, tonic::Status> {
+async fn range(kv: &KvClient<Channel>, ask: RangeRequest) -> Result<RangeResponse, Status> {
     let mut ask = Request::new(ask);
     ask.set_timeout(WITHIN);
     Ok(kv.clone().range(ask).await?.into_inner())
@@ -70,9 +71,11 @@ fn has(answer: &RangeResponse, numbers: impl Iterator<Item = usize>) -> Result<(
 }
 
 /// A call whose answer the caller takes only when it looks, on a connection of its own.
-async fn call(address: &str) -> Result<Streaming<RangeResponse>> {
-    let mut grpc = Grpc::new(channel(address).await?).max_decoding_message_size(usize::MAX);
-    grpc.ready().await?;
+async fn call(address: &str) -> Result<Streaming<RangeResponse>, Status> {
+    let failed = |error: &dyn std::fmt::Display| Status::unknown(error.to_string());
+    let to = channel(address).await.map_err(|error| failed(&error))?;
+    let mut grpc = Grpc::new(to).max_decoding_message_size(usize::MAX);
+    grpc.ready().await.map_err(|error| failed(&error))?;
     let codec = ProstCodec::<RangeRequest, RangeResponse>::default();
     let path = PathAndQuery::from_static("/etcdserverpb.KV/Range");
     let mut ask = Request::new(all());
@@ -150,11 +153,26 @@ async fn a_range_larger_than_what_is_held_is_sent_while_it_is_read() -> Result<(
         ..then.clone()
     };
     has(&range(&kv, latest).await?, [79, 78].into_iter())?;
+    let latest = RangeRequest {
+        sort_target: SortTarget::Mod.into(),
+        sort_order: SortOrder::Descend.into(),
+        limit: 20,
+        ..then.clone()
+    };
+    has(&range(&kv, latest).await?, (60..80).rev())?;
     let by_value = RangeRequest {
         sort_target: SortTarget::Value.into(),
         sort_order: SortOrder::Descend.into(),
-        limit: 1,
-        ..all()
+        limit: 3,
+        ..then.clone()
+    };
+    has(
+        &range(&kv, by_value.clone()).await?,
+        [79, 78, 77].into_iter(),
+    )?;
+    let by_value = RangeRequest {
+        limit: 0,
+        ..by_value
     };
     let refused = range(&kv, by_value)
         .await
@@ -200,30 +218,53 @@ async fn callers_that_take_nothing_are_given_up() -> Result<()> {
     let before = member.resident_bytes()?;
     member.forget_most_resident()?;
     let callers = stream::iter(0..CALLERS).map(async |_| call(&address).await);
-    // Those beyond what is read at a time are answered when the first ones are given up.
-    let calls = callers.buffer_unordered(CALLERS).try_collect::<Vec<_>>();
-    let mut calls = timeout(WITHIN, calls).await??;
-    let answered = range(&kv, all()).await?;
-    ensure!(answered.kvs.len() == 8, "{} keys", answered.kvs.len());
+    let calls = callers.buffer_unordered(CALLERS).collect::<Vec<_>>();
+    let (sent, refused): (Vec<_>, Vec<_>) = timeout(WITHIN, calls)
+        .await?
+        .into_iter()
+        .partition(Result::is_ok);
+    ensure!(
+        sent.len() == SENT_AT_A_TIME,
+        "{} are sent at a time",
+        sent.len()
+    );
+    for status in refused.into_iter().filter_map(Result::err) {
+        ensure!(status.code() == Code::ResourceExhausted, "{status:?}");
+    }
     let most = member.most_resident_bytes()?;
     ensure!(
-        most < before + READ_AT_A_TIME as u64 * 6 * VALUE_BYTES as u64,
+        most < before + SENT_AT_A_TIME as u64 * 6 * VALUE_BYTES as u64,
         "{most} bytes for {CALLERS} callers, {before} before"
     );
-    let mut given_up = 0;
-    for call in &mut calls {
-        match timeout(WITHIN, call.message()).await? {
-            Err(status) => {
-                ensure!(status.code() == Code::DeadlineExceeded, "{status:?}");
-                ensure!(status.message().contains("ask with a limit"), "{status:?}");
-                given_up += 1;
-            }
-            Ok(answer) => {
-                let keys = answer.as_ref().map(|answer| answer.kvs.len());
-                ensure!(keys == Some(8), "{keys:?} keys");
-            }
-        }
+    // Meanwhile everybody else is answered.
+    let count = RangeRequest {
+        count_only: true,
+        ..all()
+    };
+    let counted = range(&kv, count).await?.count;
+    ensure!(counted == 8, "{counted} keys");
+    until("all of them are given up", WITHIN, async || {
+        let metrics = member.http("/metrics").await?.body;
+        let of_ranges = |line: &&str| {
+            line.starts_with("tally_requests_total")
+                && line.contains(r#"method="KV.Range""#)
+                && line.contains(r#"code="DeadlineExceeded""#)
+        };
+        let counted = metrics.lines().find(of_ranges).unwrap_or("none");
+        ensure!(
+            counted.ends_with(&format!(" {SENT_AT_A_TIME}")),
+            "{counted}"
+        );
+        Ok(())
+    })
+    .await?;
+    let answered = range(&kv, all()).await?;
+    ensure!(answered.kvs.len() == 8, "{} keys", answered.kvs.len());
+    for mut call in sent.into_iter().filter_map(Result::ok) {
+        let ended = timeout(WITHIN, call.message()).await?;
+        let status = ended.err().context("it was sent all of it")?;
+        ensure!(status.code() == Code::DeadlineExceeded, "{status:?}");
+        ensure!(status.message().contains("ask with a limit"), "{status:?}");
     }
-    ensure!(given_up >= READ_AT_A_TIME, "{given_up} were given up");
     cluster.stop().await
 }

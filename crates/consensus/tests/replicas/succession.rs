@@ -44,20 +44,40 @@ async fn a_leader_whose_process_is_gone_is_succeeded_before_any_timeout() {
 
 /// Whoever waited for its turn would find that it has come, long before the other one's vote is there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_whose_questions_cross_elect_one_of_them_at_once() {
+async fn members_whose_questions_cross_elect_the_first_of_them() {
     let cluster = Cluster::founded_with(3, no_timeouts).await;
     cluster.states_agree().await;
     let old = cluster.leader().await;
     let before = cluster.replica(old).status().term;
     let others = [(old + 1) % 3, (old + 2) % 3];
+    let first = others.into_iter().min_by_key(|&index| cluster.id(index));
     cluster.wire.slow_votes(Duration::from_millis(200));
     cluster.wire.kill(cluster.id(old));
 
     let leads = |index: usize| cluster.replica(index).status().role == Role::Leader;
     until("a successor", || others.iter().any(|&index| leads(index))).await;
+    assert!(first.is_some_and(leads), "the other one leads");
     for index in others {
         assert_eq!(cluster.replica(index).status().term, before + 1);
     }
+}
+
+/// It would come first, and the majority that is left is no larger than it must be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_five_that_is_silent_is_not_waited_for_until_an_election_times_out() {
+    let cluster = Cluster::founded_with(5, no_timeouts).await;
+    cluster.states_agree().await;
+    let old = cluster.leader().await;
+    let before = cluster.replica(old).status().term;
+    let others = Vec::from_iter((0..5).filter(|&index| index != old));
+    let first = others.iter().min_by_key(|&&index| cluster.id(index));
+    cluster.wire.silence(cluster.id(*first.unwrap()));
+    cluster.wire.kill(cluster.id(old));
+
+    let leads = |index: usize| cluster.replica(index).status().role == Role::Leader;
+    until("a successor", || others.iter().any(|&index| leads(index))).await;
+    let leader = others.iter().find(|&&index| leads(index)).unwrap();
+    assert_eq!(cluster.replica(*leader).status().term, before + 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

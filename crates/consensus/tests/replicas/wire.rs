@@ -23,6 +23,8 @@ pub(crate) struct Wire {
     liars: Arc<Mutex<BTreeSet<MemberId>>>,
     /// How long a question about votes is on its way, and so its answer.
     votes_take: Arc<Mutex<Duration>>,
+    /// Who takes questions about votes and never answers.
+    silent: Arc<Mutex<BTreeSet<MemberId>>>,
 }
 
 impl Wire {
@@ -33,6 +35,7 @@ impl Wire {
             rejected: Arc::new(watch::Sender::new(BTreeSet::new())),
             liars: Arc::default(),
             votes_take: Arc::default(),
+            silent: Arc::default(),
         }
     }
 
@@ -77,6 +80,11 @@ impl Wire {
     /// Questions about votes take so long from now on, and their answers as well.
     pub(crate) fn slow_votes(&self, way: Duration) {
         *self.votes_take.lock().unwrap() = way;
+    }
+
+    /// From now on this member answers no question about votes.
+    pub(crate) fn silence(&self, id: MemberId) {
+        self.silent.lock().unwrap().insert(id);
     }
 
     /// What one member's links are made of.
@@ -167,7 +175,11 @@ impl WireLink {
         F: Future<Output = Result<T, LinkError>> + Send,
     {
         let way = *self.wire.votes_take.lock().unwrap();
+        let silent = self.wire.silent.lock().unwrap().contains(&self.to);
         async move {
+            if silent {
+                future::pending::<()>().await;
+            }
             sleep(way).await;
             let answer = self.ask(call).await;
             sleep(way).await;

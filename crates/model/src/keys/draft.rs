@@ -23,6 +23,8 @@ pub(crate) struct KeysDraft<'v, V> {
     rows: Cell<u64>,
     answer_bytes: Cell<usize>,
     bounds: AtOnce,
+    /// It has been too much once: what was found since then is not all.
+    too_much: Cell<bool>,
 }
 
 /// How much a request may look at, and answer with.
@@ -50,6 +52,9 @@ impl AtOnce {
 /// again after a restart.
 pub const ROWS_MAX: u64 = 2_000_000;
 
+/// What it costs to count as of an earlier revision, whatever there was: events since then are looked at.
+const ROWS_OF_PAST_COUNT: u64 = 10_000;
+
 /// Bytes that the answer to one request which writes may have: it is stored, and passed between members.
 pub const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -59,6 +64,10 @@ pub const READ_BYTES_MAX: usize = 64 << 20;
 
 /// What a key takes in an answer beside its name and its value.
 const ANSWERED_KEY_BYTES: usize = 64;
+
+fn size(found: &KeyValue) -> usize {
+    found.key.len() + found.value.len() + ANSWERED_KEY_BYTES
+}
 
 impl<'v, V: View> KeysDraft<'v, V> {
     pub(crate) fn new(view: &'v V, globals: &Globals) -> Self {
@@ -70,6 +79,7 @@ impl<'v, V: View> KeysDraft<'v, V> {
             rows: Cell::new(0),
             answer_bytes: Cell::new(0),
             bounds: AtOnce::ANYTHING,
+            too_much: Cell::new(false),
         }
     }
 
@@ -83,19 +93,44 @@ impl<'v, V: View> KeysDraft<'v, V> {
 
     /// True when a request must not go on: it has looked at, or answers with, too much.
     pub(super) fn is_too_much(&self) -> bool {
-        let AtOnce { rows, answer_bytes } = self.bounds;
-        self.rows.get() > rows || self.answer_bytes.get() > answer_bytes
+        self.too_much.get()
     }
 
-    /// Notes a key that goes into the answer.
-    pub(super) fn answers_with(&self, found: &KeyValue) {
-        let bytes = found.key.len() + found.value.len() + ANSWERED_KEY_BYTES;
+    fn look_at_bounds(&self) {
+        let AtOnce { rows, answer_bytes } = self.bounds;
+        if self.rows.get() > rows || self.answer_bytes.get() > answer_bytes {
+            self.too_much.set(true);
+        }
+    }
+
+    /// Notes a key that is held, to go into the answer. Gives its bytes.
+    pub(super) fn holds(&self, found: &KeyValue) -> usize {
+        let bytes = size(found);
+        self.holds_bytes(bytes);
+        bytes
+    }
+
+    /// Notes the value of a key that is held already.
+    pub(super) fn holds_value(&self, value: &Bytes) {
+        self.holds_bytes(value.len());
+    }
+
+    /// Notes that a key is not held any more.
+    pub(super) fn lets_go(&self, found: Option<KeyValue>) {
+        let bytes = found.as_ref().map_or(0, size);
+        self.answer_bytes
+            .set(self.answer_bytes.get().saturating_sub(bytes));
+    }
+
+    fn holds_bytes(&self, bytes: usize) {
         self.answer_bytes
             .set(self.answer_bytes.get().saturating_add(bytes));
+        self.look_at_bounds();
     }
 
     fn looked_at(&self, rows: u64) {
         self.rows.set(self.rows.get().saturating_add(rows));
+        self.look_at_bounds();
     }
 
     /// Forgets what the entry wrote.
@@ -194,7 +229,10 @@ impl<'v, V: View> KeysDraft<'v, V> {
     pub(super) fn count(&self, keys: &KeyRange, at: Option<Revision>) -> u64 {
         let past = at.filter(|at| *at < self.before);
         let stored = self.view.count_keys(keys, past);
-        self.looked_at(stored);
+        self.looked_at(match past {
+            Some(_) => stored.max(ROWS_OF_PAST_COUNT),
+            None => stored,
+        });
         if at.is_some() {
             return stored;
         }

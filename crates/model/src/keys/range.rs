@@ -11,6 +11,11 @@ use crate::identifier::Revision;
 use crate::refusal::Refusal;
 use crate::view::View;
 
+/// Keys are sorted, and those past the limit let go, when there are twice as many and these, or when so many bytes of
+/// them came since the last time.
+const SORTED_AT_ONCE: usize = 1_000;
+const SORTED_BYTES: usize = 8 << 20;
+
 /// Reads keys, in their order unless another one is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
@@ -45,6 +50,13 @@ impl Range {
         }
     }
 
+    /// True when which keys are left out, or come first, is known only when all have been seen.
+    fn looks_at_all(&self) -> bool {
+        self.order.descending.is_some()
+            || self.modified != Bounds::default()
+            || self.created != Bounds::default()
+    }
+
     /// True when the answer has keys in their order, so that none of them must wait for the others.
     pub fn comes_in_order(&self) -> bool {
         !self.order.sorts()
@@ -74,7 +86,7 @@ impl Bounds {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Order {
     pub by: SortBy,
-    /// `None` sorts ascending, and leaves keys sorted by key as they are.
+    /// `None` sorts ascending what the limit leaves, and leaves keys sorted by key as they are.
     pub descending: Option<bool>,
 }
 
@@ -131,36 +143,37 @@ pub struct RangeEnd {
     pub count: u64,
 }
 
-/// Shows the keys that a range answers with, one after the other, until told to stop; nothing is held. For a range
-/// that [comes in order](Range::comes_in_order).
+/// Shows the keys that a range answers with, one after the other; nothing is held. For a range that
+/// [comes in order](Range::comes_in_order). `None` when `visit` told it to stop, or `goes_on`, which is asked
+/// before each key that is looked at.
 ///
 /// # Errors
 /// When its revision is not there yet, or not any more.
 pub fn walk(
     view: &impl View,
     ask: &Range,
+    goes_on: &dyn Fn() -> bool,
     visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
-) -> Result<RangeEnd, Refusal> {
+) -> Result<Option<RangeEnd>, Refusal> {
     let keys = KeysDraft::new(view, &view.globals());
     keys.check_revision(ask.at)?;
-    Ok(in_order(&keys, ask, visit))
+    Ok(in_order(&keys, ask, goes_on, visit))
 }
 
 /// Reads keys. The revision that is asked for was checked.
 pub(super) fn range(keys: &KeysDraft<'_, impl View>, ask: &Range) -> RangeAnswer {
     let mut found = Vec::new();
-    let RangeEnd {
-        revision,
-        more,
-        count,
-    } = match ask.comes_in_order() {
-        true => in_order(keys, ask, &mut |one| {
-            keys.answers_with(&one);
+    let end = if ask.comes_in_order() || ask.count_only {
+        in_order(keys, ask, &|| true, &mut |one| {
+            keys.holds(&one);
             found.push(one);
             ControlFlow::Continue(())
-        }),
-        false => sorted(keys, ask, &mut found),
+        })
+    } else {
+        Some(sorted(keys, ask, &mut found))
     };
+    let revision = keys.revision();
+    let (more, count) = end.map_or((false, 0), |end| (end.more, end.count));
     RangeAnswer {
         revision,
         found,
@@ -172,14 +185,19 @@ pub(super) fn range(keys: &KeysDraft<'_, impl View>, ask: &Range) -> RangeAnswer
 fn in_order(
     keys: &KeysDraft<'_, impl View>,
     ask: &Range,
+    goes_on: &dyn Fn() -> bool,
     visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
-) -> RangeEnd {
+) -> Option<RangeEnd> {
     let (mut left, mut more) = (ask.limit.unwrap_or(u64::MAX), false);
     let (mut seen, mut stopped) = (0, false);
     // Who asks how many there are has no use for the keys.
     if !ask.count_only {
         keys.scan(&ask.keys, ask.at, &mut |mut found| {
             seen += 1;
+            stopped = !goes_on();
+            if stopped {
+                return ControlFlow::Break(());
+            }
             if !ask.admits(&found) {
                 return ControlFlow::Continue(());
             }
@@ -196,46 +214,66 @@ fn in_order(
             next
         });
     }
-    RangeEnd {
+    if stopped {
+        return None;
+    }
+    Some(RangeEnd {
         revision: keys.revision(),
         more,
-        count: match ask.count_only || more || stopped {
+        count: match ask.count_only || more {
             true => keys.count(&ask.keys, ask.at),
             false => seen,
         },
-    }
+    })
 }
 
-/// Sorts before it limits. Values are not held meanwhile, unless they are what is sorted by.
+/// Sorts before it limits. Values are not held meanwhile, unless they are what is sorted by, and no more keys
+/// than the limit makes necessary.
 fn sorted(keys: &KeysDraft<'_, impl View>, ask: &Range, found: &mut Vec<KeyValue>) -> RangeEnd {
-    if ask.count_only {
-        return in_order(keys, ask, &mut |_| ControlFlow::Continue(()));
-    }
+    let limit = ask.limit.unwrap_or(u64::MAX);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let holds_values = ask.order.by == SortBy::Value;
-    let mut count = 0;
+    let mut more = false;
+    let sort = |found: &mut Vec<KeyValue>| {
+        found.sort_by(|one, other| ask.order.compare(one, other));
+        while found.len() > limit {
+            keys.lets_go(found.pop());
+        }
+    };
+    let (mut seen, mut all, mut unsorted) = (0, true, 0);
     keys.scan(&ask.keys, ask.at, &mut |mut one| {
-        count += 1;
-        if ask.admits(&one) {
-            if !holds_values {
-                one.value = Bytes::new();
+        // As etcd does it: without an order it limits first, to one more, and sorts what that leaves.
+        all = ask.looks_at_all() || seen <= limit;
+        if !all {
+            return ControlFlow::Break(());
+        }
+        seen += 1;
+        if !ask.admits(&one) {
+            return ControlFlow::Continue(());
+        }
+        if !holds_values {
+            one.value = Bytes::new();
+        }
+        unsorted += keys.holds(&one);
+        found.push(one);
+        if found.len() > limit {
+            more = true;
+            if found.len() / 2 > limit + SORTED_AT_ONCE || unsorted > SORTED_BYTES {
+                sort(found);
+                unsorted = 0;
             }
-            keys.answers_with(&one);
-            found.push(one);
         }
         ControlFlow::Continue(())
     });
-    found.sort_by(|one, other| ask.order.compare(one, other));
-    let limit = usize::try_from(ask.limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-    let more = found.len() > limit;
-    found.truncate(limit);
+    sort(found);
     for one in found.iter_mut() {
         if ask.keys_only {
             one.value = Bytes::new();
         } else if !holds_values && !keys.is_too_much() {
             let name = KeyRange::One(one.key.clone());
             keys.scan(&name, ask.at, &mut |whole| {
-                keys.answers_with(&whole);
                 one.value = whole.value;
+                keys.holds_value(&one.value);
                 ControlFlow::Break(())
             });
         }
@@ -243,6 +281,9 @@ fn sorted(keys: &KeysDraft<'_, impl View>, ask: &Range, found: &mut Vec<KeyValue
     RangeEnd {
         revision: keys.revision(),
         more,
-        count,
+        count: match all {
+            true => seen as u64,
+            false => keys.count(&ask.keys, ask.at),
+        },
     }
 }

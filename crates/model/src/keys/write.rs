@@ -111,7 +111,7 @@ pub(super) fn delete(draft: &mut Draft<'_, impl View>, ask: &DeleteRange) -> Key
     draft.keys.scan(&ask.keys, None, &mut |found| {
         if !is_reserved(&found.key) {
             if ask.want_previous {
-                draft.keys.answers_with(&found);
+                draft.keys.holds(&found);
             }
             let value = match ask.want_previous {
                 true => found.value,

@@ -1,6 +1,7 @@
 //! `etcdserverpb.KV`.
 
 mod range;
+mod sent;
 mod server;
 
 use std::sync::Arc;
@@ -29,7 +30,8 @@ use super::{header, rpctypes};
 use crate::deadline;
 use crate::member::Member;
 
-pub(super) use server::SendsRanges;
+use sent::Sent;
+pub(super) use server::SendsPieces;
 
 /// What clients call again and again.
 pub(super) const OFTEN: [&str; 4] = [
@@ -39,27 +41,44 @@ pub(super) const OFTEN: [&str; 4] = [
     "/etcdserverpb.KV/Txn",
 ];
 
-/// Ranges that are read at a time; each takes a thread, and a large one as long as its caller takes it.
+/// Of an answer of more bytes as little as possible is held.
+const HELD_BYTES_MAX: usize = 1 << 20;
+/// Ranges that are read at a time; each takes a thread.
 const RANGES_MAX: usize = 32;
 /// Reads at a time that hold what they find, up to [`keys::READ_BYTES_MAX`]; or as many as there are
 /// processors.
 const HOLDERS_MIN: usize = 4;
+/// Large answers that are sent at a time: those of ranges that are read meanwhile, and those that are held.
+const SENT_RANGES_MAX: usize = 32;
+const SENT_HELD_MAX: usize = 4;
 
 pub(super) struct KvAnswers {
     member: Arc<Member>,
     writer: Arc<Writer>,
+    room: Room,
+}
+
+/// For how much there is room at a time.
+struct Room {
     ranges: Arc<Semaphore>,
     holders: Arc<Semaphore>,
+    sent_ranges: Arc<Semaphore>,
+    sent_held: Arc<Semaphore>,
 }
 
 impl KvAnswers {
     pub(super) fn new(member: Arc<Member>, writer: Arc<Writer>) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let room = |for_so_many| Arc::new(Semaphore::new(for_so_many));
         Self {
             member,
             writer,
-            ranges: Arc::new(Semaphore::new(RANGES_MAX)),
-            holders: Arc::new(Semaphore::new(processors.max(HOLDERS_MIN))),
+            room: Room {
+                ranges: room(RANGES_MAX),
+                holders: room(processors.max(HOLDERS_MIN)),
+                sent_ranges: room(SENT_RANGES_MAX),
+                sent_held: room(SENT_HELD_MAX),
+            },
         }
     }
 
@@ -89,41 +108,40 @@ impl KvAnswers {
     /// The state, as fresh as asked for.
     async fn state(
         &self,
-        metadata: &MetadataMap,
+        deadline: Instant,
         consistency: Consistency,
     ) -> Result<StateReader, Status> {
         let replica = self.writer.replica()?;
-        let read_from = replica.read(consistency, deadline::of(metadata));
+        let read_from = replica.read(consistency, deadline);
         let reader = self.member.ending.unless_refusing(read_from).await;
         let reader = reader.ok_or_else(rpctypes::stopped)?;
         reader.map_err(|error| rpctypes::read(&error))
     }
 
-    /// Reads keys, and holds what it finds.
+    /// Reads keys, and holds what it finds; as long as the turn is held too, unless it is one key.
     async fn read(
         &self,
-        metadata: &MetadataMap,
+        deadline: Instant,
         consistency: Consistency,
         op: KeyOp,
-    ) -> Result<(Revision, KeyAnswer), Status> {
-        let reader = self.state(metadata, consistency).await?;
+    ) -> Result<(Revision, KeyAnswer, Option<OwnedSemaphorePermit>), Status> {
+        let reader = self.state(deadline, consistency).await?;
         let quick = matches!(&op, KeyOp::Range(ask) if matches!(ask.keys, KeyRange::One(_)));
         let look = move || reader.with_view(|view| keys::read(view, &op));
-        let outcome = match quick {
-            true => look(),
+        let (outcome, held) = match quick {
+            true => (look(), None),
             // Many rows take their time, and others must go on meanwhile.
             false => {
-                let _held = turn(&self.holders, metadata).await?;
-                tokio::task::spawn_blocking(look)
-                    .await
-                    .map_err(|_| rpctypes::stopped())?
+                let held = turn(&self.room.holders, deadline).await?;
+                let looked = tokio::task::spawn_blocking(look).await;
+                (looked.map_err(|_| rpctypes::stopped())?, Some(held))
             }
         };
         match outcome.map_err(|_| rpctypes::stopped())? {
             Outcome::Applied {
                 revision,
                 effect: Effect::Keys(answer),
-            } => Ok((revision, answer)),
+            } => Ok((revision, answer, held)),
             Outcome::Refused(refusal) => Err(rpctypes::refusal(&refusal)),
             Outcome::Applied { .. } | Outcome::Replayed { .. } => Err(rpctypes::stopped()),
         }
@@ -131,44 +149,82 @@ impl KvAnswers {
 
     async fn read_range(
         &self,
-        metadata: &MetadataMap,
+        begun: Instant,
+        deadline: Instant,
         ask: RangeRequest,
     ) -> Result<Response<RangeResponse>, Status> {
         let consistency = consistency(ask.serializable);
         let ask = Range::try_from(ask).map_err(|error| rpctypes::malformed(&error))?;
+        let ended = self.ended("KV.Range", begun);
         let many = !matches!(ask.keys, KeyRange::One(_));
-        let (revision, answer) = if many && ask.comes_in_order() {
-            let turn = turn(&self.ranges, metadata).await?;
-            let reader = self.state(metadata, consistency).await?;
-            let member = self.member.clone();
-            let header = move |revision| header(&member, revision);
-            match range::read(reader, ask, header, turn).await? {
-                range::Answer::Held(answer) => (answer.revision, answer),
-                range::Answer::Sent(sent) => {
-                    let mut stands_for_it = Response::new(RangeResponse::default());
-                    stands_for_it.extensions_mut().insert(sent);
-                    return Ok(stands_for_it);
-                }
-            }
-        } else {
-            match self.read(metadata, consistency, KeyOp::Range(ask)).await? {
-                (revision, KeyAnswer::Range(answer)) => (revision, answer),
-                _ => return Err(rpctypes::stopped()),
-            }
+        if many && ask.comes_in_order() {
+            return self.read_in_order(deadline, consistency, ask, ended).await;
+        }
+        let read = self.read(deadline, consistency, KeyOp::Range(ask)).await?;
+        let (revision, KeyAnswer::Range(answer), _held) = read else {
+            return Err(rpctypes::stopped());
         };
         let mut message = RangeResponse::from(&answer);
         message.header = Some(header(&self.member, revision));
-        Ok(Response::new(message))
+        sent::respond(message, &self.room.sent_held, ended).await
+    }
+
+    async fn read_in_order(
+        &self,
+        deadline: Instant,
+        consistency: Consistency,
+        ask: Range,
+        ended: impl FnOnce(&Result<(), Status>) + Send + 'static,
+    ) -> Result<Response<RangeResponse>, Status> {
+        let reader = self.state(deadline, consistency).await?;
+        let member = self.member.clone();
+        let reading = range::Reading {
+            ask,
+            header: move |revision| header(&member, revision),
+            ended,
+            // Not before: while nobody leads, those who wait for a leader must not keep the others waiting.
+            turn: turn(&self.room.ranges, deadline).await?,
+            room: self.room.sent_ranges.clone(),
+        };
+        match reading.run(reader).await? {
+            range::Answer::Held(answer) => {
+                let mut message = RangeResponse::from(&answer);
+                message.header = Some(header(&self.member, answer.revision));
+                Ok(Response::new(message))
+            }
+            range::Answer::Sent(sent) => Ok(sent::stands_for(sent)),
+        }
+    }
+
+    /// Counts an answer, unless it is one that is counted when it is sent.
+    fn count<T>(&self, method: &'static str, result: &Result<Response<T>, Status>, begun: Instant) {
+        let is_sent = |answer: &Response<T>| answer.extensions().get::<Sent>().is_some();
+        if !result.as_ref().is_ok_and(is_sent) {
+            self.member.metrics.request(method, result, begun);
+        }
+    }
+
+    /// Counts an answer when it is sent.
+    fn ended(
+        &self,
+        method: &'static str,
+        begun: Instant,
+    ) -> impl FnOnce(&Result<(), Status>) + Send + 'static {
+        let member = self.member.clone();
+        move |result| {
+            member.metrics.request(method, result, begun);
+            if let Err(status) = result {
+                let why = status.message();
+                tracing::info!(method, why, "an answer was cut off");
+            }
+        }
     }
 }
 
 /// Waits until there is room for one more, as long as the caller does.
-async fn turn(
-    room: &Arc<Semaphore>,
-    metadata: &MetadataMap,
-) -> Result<OwnedSemaphorePermit, Status> {
+async fn turn(room: &Arc<Semaphore>, deadline: Instant) -> Result<OwnedSemaphorePermit, Status> {
     let turn = room.clone().acquire_owned();
-    let turn = tokio::time::timeout_at(deadline::of(metadata).into(), turn).await;
+    let turn = tokio::time::timeout_at(deadline.into(), turn).await;
     let turn = turn.map_err(|_| rpctypes::timed_out())?;
     turn.map_err(|_| rpctypes::stopped())
 }
@@ -198,8 +254,9 @@ impl Kv for KvAnswers {
     ) -> Result<Response<RangeResponse>, Status> {
         let begun = Instant::now();
         let (metadata, _, ask) = request.into_parts();
-        let result = self.read_range(&metadata, ask).await;
-        self.member.metrics.request("KV.Range", &result, begun);
+        let deadline = deadline::of(&metadata);
+        let result = self.read_range(begun, deadline, ask).await;
+        self.count("KV.Range", &result, begun);
         result
     }
 
@@ -258,12 +315,18 @@ impl Kv for KvAnswers {
         match txn {
             Ok(txn) if txn.is_read_only() => {
                 let begun = Instant::now();
-                let consistency = consistency(serializable);
-                let result = self.read(&metadata, consistency, KeyOp::Txn(txn)).await;
-                self.member.metrics.request("KV.Txn", &result, begun);
-                let (revision, answer) = result?;
-                let answered = ResponseOp::from(&answer).response;
-                Ok(Response::new(message(answered, revision)))
+                let deadline = deadline::of(&metadata);
+                let result = async {
+                    let consistency = consistency(serializable);
+                    let read = self.read(deadline, consistency, KeyOp::Txn(txn));
+                    let (revision, answer, _held) = read.await?;
+                    let message = message(ResponseOp::from(&answer).response, revision);
+                    let ended = self.ended("KV.Txn", begun);
+                    sent::respond(message, &self.room.sent_held, ended).await
+                };
+                let result = result.await;
+                self.count("KV.Txn", &result, begun);
+                result
             }
             txn => {
                 let op = txn.map(KeyOp::Txn);

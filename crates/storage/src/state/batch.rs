@@ -324,11 +324,16 @@ impl Tables for Batch<'_> {
         let name = event.key();
         let row = key::key(name);
         match event {
-            KeyEvent::Put(made) if !self.put(row.clone(), key::encode(made)) => {
-                self.count_made(name)
+            KeyEvent::Put(made) => {
+                if !self.put(row, key::encode(made)) {
+                    self.count_made(name);
+                }
             }
-            KeyEvent::Deleted { .. } if self.remove(row.clone()) => self.count_removed(name),
-            KeyEvent::Put(_) | KeyEvent::Deleted { .. } => {}
+            KeyEvent::Deleted { .. } => {
+                if self.remove(row) {
+                    self.count_removed(name);
+                }
+            }
         }
         let deleted = matches!(event, KeyEvent::Deleted { .. });
         self.append(

@@ -7,7 +7,7 @@ use std::ops::{Bound, ControlFlow};
 use tally_model::{EventId, KeyEvent, KeyRange, Revision};
 
 use super::view::StateView;
-use crate::table::{self, key, key_count, key_event};
+use crate::table::{self, key, key_count, key_event, key_version};
 
 /// A part with more keys is divided. It is a rule of the state: every member must divide at the same key.
 pub(super) const PART_KEYS_MAX: u32 = 512;
@@ -17,8 +17,10 @@ const KNOWN_MAX: usize = 1_024;
 /// Bounds of a part that is kept known have no more bytes.
 const KNOWN_BYTES_MAX: usize = 512;
 
-/// Later events that are looked at to count as of an earlier revision, before all versions are read instead.
+/// Later events that are looked at to count as of an earlier revision, and their bytes, before all versions are
+/// read instead, which hold no values.
 const EVENTS_MAX: u32 = 10_000;
+const EVENT_BYTES_MAX: usize = 4 << 20;
 
 /// Some of all keys, next to each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,31 +179,42 @@ impl StateView<'_> {
 
     /// Keys of a range as of an earlier revision.
     pub(super) fn count_at(&self, keys: &KeyRange, at: Revision) -> u64 {
+        if let KeyRange::One(name) = keys {
+            let after = [&key_version::key(name, EventId::last_of(at))[..], &[0]].concat();
+            let last = self.last_row(key_version::prefix(name), after, key_version::decode);
+            return last.is_some_and(|version| !version.deleted).into();
+        }
+        self.count_without_later(keys, at).unwrap_or_else(|| {
+            let mut count = 0;
+            self.scan_versions(keys, at, |_| {
+                count += 1;
+                ControlFlow::Continue(())
+            });
+            count
+        })
+    }
+
+    /// Keys of a range now, without what was made and deleted since a revision. `None` when that is too much.
+    fn count_without_later(&self, keys: &KeyRange, at: Revision) -> Option<u64> {
         let mut count = self.count_now(keys).cast_signed();
-        let mut events = 0;
+        let (mut events, mut bytes) = (0, 0);
         let from = table::after_prefix(&key_event::key(EventId::last_of(at)));
         self.each_row(from, table::after_prefix(&[key_event::TAG]), |_, value| {
             events += 1;
+            bytes += value.len();
+            if events > EVENTS_MAX || bytes > EVENT_BYTES_MAX {
+                return Ok(ControlFlow::Break(()));
+            }
             let event = table::decode::<key_event::Stored, KeyEvent>(value)?;
             count += match &event {
                 KeyEvent::Put(made) if made.version == 1 && keys.contains(&made.key) => -1,
                 KeyEvent::Deleted { key, .. } if keys.contains(key) => 1,
                 KeyEvent::Put(_) | KeyEvent::Deleted { .. } => 0,
             };
-            Ok(match events < EVENTS_MAX {
-                true => ControlFlow::Continue(()),
-                false => ControlFlow::Break(()),
-            })
+            Ok(ControlFlow::Continue(()))
         });
-        if events < EVENTS_MAX {
-            return count.cast_unsigned();
-        }
-        let mut count = 0;
-        self.scan_versions(keys, at, |_| {
-            count += 1;
-            ControlFlow::Continue(())
-        });
-        count
+        let all = events <= EVENTS_MAX && bytes <= EVENT_BYTES_MAX;
+        all.then(|| count.cast_unsigned())
     }
 
     /// Counts keys by reading them.

@@ -21,8 +21,8 @@ use crate::progress::Progress;
 use crate::rocks;
 use crate::table::key_version::Version;
 use crate::table::{
-    self, applied, claim, globals, history, key, key_event, key_version, lease, lease_end,
-    lease_key, node, node_history, node_name, outcome, session, session_use, state_hash,
+    self, applied, claim, globals, history, key, key_count, key_event, key_version, lease,
+    lease_end, lease_key, node, node_history, node_name, outcome, session, session_use, state_hash,
 };
 
 /// Outcomes that are looked at one by one; more are listed.
@@ -215,9 +215,10 @@ impl<'a> StateView<'a> {
             .unwrap_or_default()
     }
 
-    /// The state hash from every row. Reads every block.
+    /// The state hash from every row. Reads every block, and counts the keys again.
     pub(super) fn computed_hash(&self) -> u128 {
         let mut hash: u128 = 0;
+        let (mut keys, mut counted) = (0_u64, 0);
         let mut progress = Progress::of("the state is read as a whole");
         let rows = self
             .snapshot
@@ -226,6 +227,14 @@ impl<'a> StateView<'a> {
             match row {
                 Ok((key, _)) if *key < [table::FIRST_HASHED_TAG][..] => {}
                 Ok((key, value)) => {
+                    match key.first() {
+                        Some(&key::TAG) => keys += 1,
+                        Some(&key_count::TAG) => match key_count::decode(&value) {
+                            Ok(part) => counted += u64::from(part),
+                            Err(error) => self.break_off(&describe(&key), &error),
+                        },
+                        Some(_) | None => {}
+                    }
                     hash = hash.wrapping_add(state_hash::row(&key, &value));
                     progress.add(key.len() + value.len());
                 }
@@ -234,6 +243,12 @@ impl<'a> StateView<'a> {
                     break;
                 }
             }
+        }
+        if keys != counted {
+            self.break_off(
+                "the number of keys",
+                &format!("there are {keys}, and {counted} were counted"),
+            );
         }
         hash
     }

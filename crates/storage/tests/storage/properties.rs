@@ -172,7 +172,7 @@ fn log(steps: &[Step]) -> Vec<LogEntry> {
         .collect()
 }
 
-fn transfer(from: &Member, to: &Member, chunk_bytes: usize) {
+pub(crate) fn transfer(from: &Member, to: &Member, chunk_bytes: usize) {
     let snapshot = from.state.build_snapshot().unwrap();
     let mut receiver = to.state.receive(snapshot.meta().clone()).unwrap();
     for piece in snapshot.frames(chunk_bytes) {

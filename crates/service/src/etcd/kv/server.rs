@@ -1,4 +1,4 @@
-//! The route of `etcdserverpb.KV`: tonic's, but for the bodies of large ranges.
+//! The route of `etcdserverpb.KV`: tonic's, but for the bodies of large answers.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -8,17 +8,17 @@ use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::server::NamedService;
 
-use super::range::SentRange;
+use super::sent::Sent;
 
-/// Puts what is sent while it is read in the place of the answer that stands for it.
+/// Puts what is sent in pieces in the place of the answer that stands for it.
 #[derive(Clone)]
-pub(in crate::etcd) struct SendsRanges<S>(pub(in crate::etcd) S);
+pub(in crate::etcd) struct SendsPieces<S>(pub(in crate::etcd) S);
 
-impl<S: NamedService> NamedService for SendsRanges<S> {
+impl<S: NamedService> NamedService for SendsPieces<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S, Asked> Service<http::Request<Asked>> for SendsRanges<S>
+impl<S, Asked> Service<http::Request<Asked>> for SendsPieces<S>
 where
     S: Service<http::Request<Asked>, Response = http::Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
@@ -35,7 +35,7 @@ where
         let answering = self.0.call(request);
         Box::pin(async move {
             let mut answer = answering.await?;
-            if let Some(sent) = answer.extensions_mut().remove::<SentRange>() {
+            if let Some(sent) = answer.extensions_mut().remove::<Sent>() {
                 *answer.body_mut() = sent.into_body();
             }
             Ok(answer)

@@ -4,6 +4,7 @@
 //! network and disk are handed in. Knows nothing of sockets, of how bytes reach a disk, or of what a
 //! command means.
 
+mod confirm;
 mod deps;
 mod forward;
 #[cfg(any(test, feature = "fuzzing"))]

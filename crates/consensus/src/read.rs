@@ -6,14 +6,14 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use openraft::ReadPolicy;
-use openraft::errors::{LinearizableReadError, RaftError};
+use openraft::LinearizerOption;
+use openraft::errors::{Fatal, LinearizableReadError, RaftError};
 use tally_proto::storage;
 use tally_storage::StateReader;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::raft::{self, LogId};
+use crate::raft::{self, LogId, TypeConfig};
 use crate::replica::{Inner, Replica};
 use crate::status::count;
 
@@ -151,15 +151,24 @@ impl Replica {
         read.ok_or(ReadError::NoLeader)
     }
 
-    /// One round of a leader: a majority confirms it.
+    /// One round of a leader: a majority confirms it, after it has told what was committed.
     pub(crate) async fn leader_round(&self) -> Result<LogId, ReadError> {
-        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
-            Ok((read, _)) => Ok(*read.log_id()),
+        let halted = |fatal: Fatal<TypeConfig>| ReadError::Halted(fatal.to_string());
+        let vote = self.leads_by().await.map_err(halted)?;
+        let vote = vote.ok_or(ReadError::NoLeader)?;
+        // Whom openraft takes for confirmed is asked again below, so it may be by its lease.
+        let option = LinearizerOption::new(None, true);
+        let read = match self.raft.get_read_log_id(option).await {
+            Ok((read, _)) => *read.log_id(),
             Err(RaftError::APIError(
                 LinearizableReadError::ForwardToLeader(_)
                 | LinearizableReadError::QuorumNotEnough(_),
-            )) => Err(ReadError::NoLeader),
-            Err(RaftError::Fatal(fatal)) => Err(ReadError::Halted(fatal.to_string())),
+            )) => return Err(ReadError::NoLeader),
+            Err(RaftError::Fatal(fatal)) => return Err(halted(fatal)),
+        };
+        match self.still_leads_by(vote).await.map_err(halted)? {
+            true => Ok(read),
+            false => Err(ReadError::NoLeader),
         }
     }
 

@@ -12,6 +12,7 @@ use tally_model::command::Found;
 use tally_model::{Answer, Command, MemberId, Request};
 use tokio::sync::{Semaphore, watch};
 
+use crate::confirm::Asking;
 use crate::deps::{Deps, Stores};
 use crate::forward::Forwarder;
 use crate::hashes;
@@ -132,6 +133,8 @@ pub struct Inner {
     pub(crate) counts: Counts,
     pub(crate) mismatches: watch::Sender<Vec<HashMismatch>>,
     pub(crate) installing: tokio::sync::Mutex<()>,
+    /// Who is asked whether this member leads.
+    pub(crate) asking: Asking,
     /// Rounds of linearizable reads of this member's clients.
     pub(crate) reads: Rounds,
     /// Rounds in which this member confirms that it leads.
@@ -195,6 +198,7 @@ impl Replica {
             forwarder: Forwarder::default(),
             counts: Counts::default(),
             installing: tokio::sync::Mutex::new(()),
+            asking: Asking::default(),
             reads: Rounds::start(options.reads_waiting_max, weak.clone(), |replica| {
                 async move { replica.read_round().await }.boxed()
             }),

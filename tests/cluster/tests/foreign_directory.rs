@@ -94,7 +94,7 @@ async fn a_directory_that_is_not_its_own_is_refused_and_left_as_it_is() -> Resul
     newer(&data.join("IDENTITY"))?;
     let before = contents(&data)?;
     let newer = serve("n1", &data, &[]).await?.expect_code(1)?;
-    says(&newer, &["T-012", &path, "format 3", "newer"])?;
+    says(&newer, &["T-012", &path, "format 4", "newer"])?;
     ensure!(
         contents(&data)? == before,
         "an older version's start changed files"
@@ -107,7 +107,7 @@ fn newer(path: &Path) -> Result<()> {
     let bytes = std::fs::read(path)?;
     let (magic, message) = (&bytes[..8], &bytes[16..]);
     let identity = Identity {
-        format: 3,
+        format: 4,
         ..Identity::decode(message)?
     };
     let message = identity.encode_to_vec();

@@ -355,3 +355,61 @@ async fn a_restarted_leader_does_not_go_on_in_its_old_term() {
         assert!(now > term, "term {now} after {term}");
     }
 }
+
+/// A paused leader finds answers in its sockets that were given before another one was elected. They are no sign
+/// that it leads now, although it has sent other requests since, which end at the same entry.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_from_before_an_election_confirm_no_read_after_it() {
+    let cluster = Cluster::founded(3).await;
+    let session = cluster.session(0).await;
+    let old = cluster.leader().await;
+    let others = [(old + 1) % 3, (old + 2) % 3];
+    cluster.states_agree().await;
+    // Of the entry after this one the old leader has no answer yet: it is committed when that comes.
+    let before = cluster.replica(others[0]).status().last_log_index;
+    cluster.wire.hold_answers(cluster.id(old));
+    let unanswered = tokio::spawn({
+        let replica = cluster.replica(old).clone();
+        async move {
+            replica
+                .propose(tagged(session, 1, register("ls1")), soon())
+                .await
+        }
+    });
+    until("both have the entry", || {
+        let last = |index: usize| cluster.replica(index).status().last_log_index;
+        others.iter().all(|&index| last(index) > before)
+    })
+    .await;
+    cluster.wire.hold(cluster.id(old));
+    let leads = |index: usize| cluster.replica(index).status().role == Role::Leader;
+    until("another leader", || {
+        others.iter().any(|&index| leads(index))
+    })
+    .await;
+    let new = others.into_iter().find(|&index| leads(index)).unwrap();
+    let change = tagged(session, 2, register("ls2"));
+    cluster.replica(new).propose(change, soon()).await.unwrap();
+
+    // It has not heard of any of this, and answers the read when it hears what was said before.
+    let reading = tokio::spawn({
+        let replica = cluster.replica(old).clone();
+        let deadline = Instant::now() + Duration::from_secs(3);
+        async move { replica.read(Consistency::Linearizable, deadline).await }
+    });
+    until("the read waits", || {
+        cluster.replica(old).counters().reads > 0
+    })
+    .await;
+    cluster.wire.deliver_answers();
+    if let Ok(reader) = reading.await.unwrap() {
+        let nodes = reader.with_view(|view| view.nodes().len()).unwrap();
+        assert_eq!(
+            nodes, 2,
+            "the read does not see what was answered before it began"
+        );
+    }
+    cluster.wire.let_pass();
+    let _ = unanswered.await.unwrap();
+    cluster.states_agree().await;
+}

@@ -21,6 +21,10 @@ pub(crate) struct Wire {
     /// Pairs between which connections are refused, in both directions.
     rejected: Arc<watch::Sender<BTreeSet<(MemberId, MemberId)>>>,
     liars: Arc<Mutex<BTreeSet<MemberId>>>,
+    /// Whose messages, and those to it, are held.
+    held: Arc<watch::Sender<Option<MemberId>>>,
+    /// Who gets no answers to replication.
+    answers_held: Arc<watch::Sender<Option<MemberId>>>,
     /// How long a question about votes is on its way, and so its answer.
     votes_take: Arc<Mutex<Duration>>,
     /// Who takes questions about votes and never answers.
@@ -34,6 +38,8 @@ impl Wire {
             cut: Arc::new(watch::Sender::new(BTreeSet::new())),
             rejected: Arc::new(watch::Sender::new(BTreeSet::new())),
             liars: Arc::default(),
+            held: Arc::new(watch::Sender::new(None)),
+            answers_held: Arc::new(watch::Sender::new(None)),
             votes_take: Arc::default(),
             silent: Arc::default(),
         }
@@ -75,6 +81,27 @@ impl Wire {
     /// From now on this member's state hashes arrive changed.
     pub(crate) fn lie_about_hashes_of(&self, id: MemberId) {
         self.liars.lock().unwrap().insert(id);
+    }
+
+    /// Nothing passes to or from this member, as if it were paused: what is on its way stays so.
+    pub(crate) fn hold(&self, id: MemberId) {
+        self.held.send_replace(Some(id));
+    }
+
+    /// Answers to this member's replication stay on their way.
+    pub(crate) fn hold_answers(&self, id: MemberId) {
+        self.answers_held.send_replace(Some(id));
+    }
+
+    /// Everything passes again, what was held first.
+    pub(crate) fn let_pass(&self) {
+        self.held.send_replace(None);
+        self.answers_held.send_replace(None);
+    }
+
+    /// It gets the answers to replication that were on their way, and nothing else yet.
+    pub(crate) fn deliver_answers(&self) {
+        self.answers_held.send_replace(None);
     }
 
     /// Questions about votes take so long from now on, and their answers as well.
@@ -138,6 +165,19 @@ impl WireLink {
         target.ok_or_else(|| LinkError::Unreachable("not there".to_owned()))
     }
 
+    async fn until_not_held(self) {
+        let mut held = self.wire.held.subscribe();
+        let (from, to) = (self.from, self.to);
+        let passes = |held: &Option<MemberId>| *held != Some(from) && *held != Some(to);
+        let _ = held.wait_for(passes).await;
+    }
+
+    async fn until_answers_pass(self) {
+        let mut held = self.wire.answers_held.subscribe();
+        let from = self.from;
+        let _ = held.wait_for(|held| *held != Some(from)).await;
+    }
+
     async fn until_cut(self) {
         let mut cut = self.wire.cut.subscribe();
         let mut rejected = self.wire.rejected.subscribe();
@@ -176,10 +216,12 @@ impl WireLink {
     {
         let way = *self.wire.votes_take.lock().unwrap();
         let silent = self.wire.silent.lock().unwrap().contains(&self.to);
+        let not_held = self.clone().until_not_held();
         async move {
             if silent {
                 future::pending::<()>().await;
             }
+            not_held.await;
             sleep(way).await;
             let answer = self.ask(call).await;
             sleep(way).await;
@@ -220,11 +262,27 @@ impl PeerLink for WireLink {
         &self,
         requests: BoxStream<'static, peer::AppendRequest>,
     ) -> BoxFuture<'_, Result<Answers<peer::AppendResponse>, LinkError>> {
-        let requests = requests.take_until(self.clone().until_cut());
+        let link = self.clone();
+        let requests = requests
+            .then(move |request| {
+                let not_held = link.clone().until_not_held();
+                async move {
+                    not_held.await;
+                    request
+                }
+            })
+            .take_until(self.clone().until_cut());
         async move {
             let target = self.target()?;
-            let answers = target.on_append(requests);
-            Ok(self.stream(target, answers))
+            let link = self.clone();
+            let answers = target.on_append(requests.boxed()).then(move |answer| {
+                let pass = link.clone().until_answers_pass();
+                async move {
+                    pass.await;
+                    answer
+                }
+            });
+            Ok(self.stream(target, answers.boxed()))
         }
         .boxed()
     }

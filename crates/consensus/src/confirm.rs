@@ -12,11 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use openraft::errors::Fatal;
 use openraft::raft::VoteRequest;
 use tally_model::MemberId;
-use tally_proto::peer;
 use tokio::sync::mpsc;
 
 use crate::link::PeerLink;
-use crate::raft::{TypeConfig, Vote, vote_request_message, vote_response};
+use crate::raft::{self, TypeConfig, Vote};
 use crate::replica::Replica;
 
 /// Held while a member is asked: a silent one is asked once, and not again for each read.
@@ -85,8 +84,6 @@ impl Replica {
 /// Has the other member voted for nobody after the leader of this vote? Would it vote for it, it is asked, which
 /// changes nothing there; its answer has its vote.
 async fn agrees(link: &dyn PeerLink, vote: Vote) -> bool {
-    let ask: peer::VoteRequest = vote_request_message(&VoteRequest::new(vote, None));
-    let answer = link.pre_vote(ask).await.ok();
-    let answer = answer.and_then(|answer| vote_response(answer).ok());
+    let answer = raft::pre_vote(link, &VoteRequest::new(vote, None)).await;
     answer.is_some_and(|answer| answer.vote.leader_id == vote.leader_id)
 }

@@ -18,7 +18,7 @@ use tally_model::MemberId;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::link::Presence;
-use crate::raft::{LogId, TypeConfig, Vote, vote_request_message, vote_response};
+use crate::raft::{self, LogId, TypeConfig, Vote};
 use crate::replica::{Inner, Replica};
 use crate::status::{Role, Status, count};
 
@@ -204,8 +204,7 @@ impl Replica {
         request: &VoteRequest<TypeConfig>,
     ) -> Option<Candidate> {
         let link = self.link(id)?;
-        let answer = link.pre_vote(vote_request_message(request)).await.ok()?;
-        let answer = vote_response(answer).ok()?;
+        let answer = raft::pre_vote(&*link, request).await?;
         let candidate = Candidate {
             last_log: answer.last_log_id,
             id,

@@ -156,6 +156,15 @@ impl NetVote<TypeConfig> for NetworkLink {
     }
 }
 
+/// Asks a member for a pre-vote, apart from openraft; `None` when there is no answer that can be understood.
+pub(crate) async fn pre_vote(
+    link: &dyn PeerLink,
+    request: &VoteRequest<TypeConfig>,
+) -> Option<VoteResponse<TypeConfig>> {
+    let answer = link.pre_vote(convert::vote_request_message(request)).await;
+    convert::vote_response(answer.ok()?).ok()
+}
+
 impl NetTransferLeader<TypeConfig> for NetworkLink {
     async fn transfer_leader(
         &mut self,

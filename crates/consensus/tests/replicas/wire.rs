@@ -27,7 +27,7 @@ pub(crate) struct Wire {
     answers_held: Arc<watch::Sender<Option<MemberId>>>,
     /// How long a question about votes is on its way, and so its answer.
     votes_take: Arc<Mutex<Duration>>,
-    /// Who takes questions about votes and never answers.
+    /// Whose questions about votes, and those to it, are never answered.
     silent: Arc<Mutex<BTreeSet<MemberId>>>,
 }
 
@@ -109,7 +109,7 @@ impl Wire {
         *self.votes_take.lock().unwrap() = way;
     }
 
-    /// From now on this member answers no question about votes.
+    /// From now on this member answers no question about votes, and its own reach nobody.
     pub(crate) fn silence(&self, id: MemberId) {
         self.silent.lock().unwrap().insert(id);
     }
@@ -215,7 +215,8 @@ impl WireLink {
         F: Future<Output = Result<T, LinkError>> + Send,
     {
         let way = *self.wire.votes_take.lock().unwrap();
-        let silent = self.wire.silent.lock().unwrap().contains(&self.to);
+        let silent = self.wire.silent.lock().unwrap();
+        let silent = silent.contains(&self.to) || silent.contains(&self.from);
         let not_held = self.clone().until_not_held();
         async move {
             if silent {

@@ -12,7 +12,9 @@ mod cache;
 mod generation;
 mod known;
 mod parts;
+mod rows;
 mod shown;
+mod versions;
 mod view;
 
 use std::collections::VecDeque;

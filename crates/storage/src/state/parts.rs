@@ -186,7 +186,7 @@ impl StateView<'_> {
         }
         self.count_without_later(keys, at).unwrap_or_else(|| {
             let mut count = 0;
-            self.scan_versions(keys, at, |_| {
+            self.scan_versions(keys, at, |_, _| {
                 count += 1;
                 ControlFlow::Continue(())
             });

@@ -19,7 +19,6 @@ use super::cache::Value;
 use super::known::Known;
 use crate::progress::Progress;
 use crate::rocks;
-use crate::table::key_version::Version;
 use crate::table::{
     self, applied, claim, globals, history, key, key_count, key_event, key_version, lease,
     lease_end, lease_key, node, node_history, node_name, outcome, session, session_use, state_hash,
@@ -97,7 +96,16 @@ impl<'a> StateView<'a> {
         Some(look(&mut known.borrow_mut()))
     }
 
-    /// The rows laid over, by key.
+    pub(super) fn snapshot(&self) -> &Snapshot<'_> {
+        &self.snapshot
+    }
+
+    /// The rows laid over, by key; `None` hides one.
+    pub(super) fn waiting(&self) -> &BTreeMap<Vec<u8>, Option<Value>> {
+        &self.waiting
+    }
+
+    /// The same, when nothing else is wanted any more.
     pub(super) fn into_waiting(self) -> BTreeMap<Vec<u8>, Option<Value>> {
         self.waiting
     }
@@ -284,7 +292,7 @@ impl<'a> StateView<'a> {
         }
     }
 
-    fn message<Stored, Known>(&self, key: &[u8]) -> Option<Known>
+    pub(super) fn message<Stored, Known>(&self, key: &[u8]) -> Option<Known>
     where
         Stored: Message + Default,
         Known: TryFrom<Stored, Error: Display>,
@@ -330,145 +338,6 @@ impl<'a> StateView<'a> {
         Some(shown)
     }
 
-    /// Rows from `from` up to but not including `until`, at most `limit`.
-    pub(super) fn rows<T>(
-        &self,
-        from: Vec<u8>,
-        until: Vec<u8>,
-        limit: usize,
-        mut decode: impl FnMut(&[u8], &[u8]) -> Result<T, String>,
-    ) -> Vec<T> {
-        let mut found = Vec::new();
-        if limit == 0 {
-            return found;
-        }
-        self.each_row(from, until, |key, value| {
-            found.push(decode(key, value)?);
-            Ok(match found.len() < limit {
-                true => ControlFlow::Continue(()),
-                false => ControlFlow::Break(()),
-            })
-        });
-        found
-    }
-
-    /// Shows rows from `from` up to but not including `until`, until told to stop.
-    pub(super) fn each_row(
-        &self,
-        from: Vec<u8>,
-        until: Vec<u8>,
-        mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, String>,
-    ) {
-        if from >= until {
-            return;
-        }
-        let mut stored = self
-            .snapshot
-            .raw_iterator_opt(rocks::bounded_by(until.clone()));
-        stored.seek(&from);
-        let mut waiting = self.waiting.range(from..until).peekable();
-        loop {
-            let next = stored.item();
-            let over =
-                waiting.next_if(|(key, _)| next.is_none_or(|(next, _)| key.as_slice() <= next));
-            let row = match (over, next) {
-                (Some((key, value)), _) => value
-                    .as_ref()
-                    .map(|value| (key.as_slice(), value.bytes.as_slice())),
-                (None, Some(row)) => Some(row),
-                (None, None) => break,
-            };
-            let visited = row.map_or(Ok(ControlFlow::Continue(())), |(key, value)| {
-                visit(key, value).map_err(|error| self.break_off(&describe(key), &error))
-            });
-            if visited.is_err() || visited == Ok(ControlFlow::Break(())) {
-                return;
-            }
-            // The stored row was shown, or another one in its place.
-            if over.is_none_or(|(key, _)| next.is_some_and(|(next, _)| next == key.as_slice())) {
-                stored.next();
-            }
-        }
-        if let Err(error) = stored.status() {
-            self.break_off("the state", error.as_ref());
-        }
-    }
-
-    /// The last row from `from` up to but not including `until`.
-    pub(super) fn last_row<T>(
-        &self,
-        from: Vec<u8>,
-        until: Vec<u8>,
-        decode: impl FnOnce(&[u8], &[u8]) -> Result<T, String>,
-    ) -> Option<T> {
-        let mut options = rocks::bounded_by(until.clone());
-        options.set_iterate_lower_bound(from.clone());
-        let mut stored = self.snapshot.raw_iterator_opt(options);
-        stored.seek_to_last();
-        let mut waiting = self.waiting.range(from..until).rev().peekable();
-        let decoded = |key: &[u8], value: &[u8]| {
-            let decoded = decode(key, value);
-            decoded
-                .map_err(|error| self.break_off(&describe(key), &error))
-                .ok()
-        };
-        loop {
-            let next = stored.item();
-            let over =
-                waiting.next_if(|(key, _)| next.is_none_or(|(next, _)| key.as_slice() >= next));
-            match (over, next) {
-                (Some((key, Some(value))), _) => return decoded(key, &value.bytes),
-                // Removed: the one before it, if it stands.
-                (Some((key, None)), Some((stored_key, _))) if key == stored_key => stored.prev(),
-                (Some((_, None)), _) => {}
-                (None, Some((key, value))) => return decoded(key, value),
-                (None, None) => break,
-            }
-        }
-        if let Err(error) = stored.status() {
-            self.break_off("the state", error.as_ref());
-        }
-        None
-    }
-
-    /// Keys as of an earlier revision: of each key's versions up to it the last, unless it is a deletion.
-    pub(super) fn scan_versions(
-        &self,
-        keys: &KeyRange,
-        at: Revision,
-        mut visit: impl FnMut(EventId) -> ControlFlow<()>,
-    ) {
-        let (from, until) = version_rows(keys);
-        let mut latest: Option<(Vec<u8>, Version)> = None;
-        let mut show = |latest: Option<(Vec<u8>, Version)>| match latest {
-            Some((_, version)) if !version.deleted => visit(version.id),
-            Some(_) | None => ControlFlow::Continue(()),
-        };
-        let mut stopped = false;
-        self.each_row(from, until, |row, value| {
-            let version = key_version::decode(row, value)?;
-            if version.id.revision > at {
-                return Ok(ControlFlow::Continue(()));
-            }
-            let key = key_version::key_part(row)?;
-            match &mut latest {
-                Some((known, latest)) if known == key => *latest = version,
-                _ => {
-                    let before = latest.replace((key.to_vec(), version));
-                    stopped = show(before).is_break();
-                }
-            }
-            Ok(match stopped {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            })
-        });
-        if !stopped {
-            // Nothing comes after it.
-            let _ = show(latest);
-        }
-    }
-
     /// Leases by id, from the one after `after` (the first for `None`), at most `limit`.
     pub fn leases_after(&self, after: Option<LeaseId>, limit: usize) -> Vec<Lease> {
         let from = match after {
@@ -479,19 +348,6 @@ impl<'a> StateView<'a> {
         self.rows(from, until, limit, |_, value| {
             table::decode::<lease::Stored, Lease>(value)
         })
-    }
-
-    /// The event at this place; `None` when there was none, or it was forgotten.
-    pub fn key_event(&self, id: EventId) -> Option<KeyEvent> {
-        self.message::<key_event::Stored, _>(&key_event::key(id))
-    }
-
-    /// The version of a key that an event replaced; `None` when there was none, or it was forgotten.
-    pub fn previous(&self, key: &[u8], event: EventId) -> Option<KeyValue> {
-        match self.key_event(self.version_before(key, event)?)? {
-            KeyEvent::Put(found) => Some(found),
-            KeyEvent::Deleted { .. } => None,
-        }
     }
 
     /// Events of the revisions after one that `wanted` accepts, in their order: of whole revisions, of as
@@ -534,7 +390,7 @@ impl<'a> StateView<'a> {
     }
 }
 
-fn describe(key: &[u8]) -> String {
+pub(super) fn describe(key: &[u8]) -> String {
     format!("row {key:02x?} of the state")
 }
 
@@ -670,13 +526,7 @@ impl View for StateView<'_> {
                     Ok(visit(key::decode(row, value)?))
                 });
             }
-            (_, Some(at)) => self.scan_versions(keys, at, |id| match self.key_event(id) {
-                Some(KeyEvent::Put(found)) => visit(found),
-                Some(KeyEvent::Deleted { .. }) | None => {
-                    self.break_off(&format!("event {id:?}"), "a version is listed and missing");
-                    ControlFlow::Break(())
-                }
-            }),
+            (_, Some(at)) => self.scan_keys_at(keys, at, visit),
         }
     }
 
@@ -729,25 +579,10 @@ impl View for StateView<'_> {
 }
 
 /// The rows of keys as they are now: from the first, up to but not including the second.
-fn key_rows(keys: &KeyRange) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn key_rows(keys: &KeyRange) -> (Vec<u8>, Vec<u8>) {
     match keys {
         KeyRange::One(name) => (key::key(name), [key::key(name), vec![0]].concat()),
         KeyRange::Between(from, until) => (key::key(from), key::key(until)),
         KeyRange::From(from) => (key::key(from), table::after_prefix(&[key::TAG])),
-    }
-}
-
-/// The rows of keys' versions.
-fn version_rows(keys: &KeyRange) -> (Vec<u8>, Vec<u8>) {
-    match keys {
-        KeyRange::One(name) => {
-            let prefix = key_version::prefix(name);
-            (prefix.clone(), table::after_prefix(&prefix))
-        }
-        KeyRange::Between(from, until) => (key_version::from(from), key_version::from(until)),
-        KeyRange::From(from) => (
-            key_version::from(from),
-            table::after_prefix(&[key_version::TAG]),
-        ),
     }
 }

@@ -13,6 +13,11 @@ pub(crate) fn key(key: &[u8]) -> Vec<u8> {
     [&[TAG], key].concat()
 }
 
+/// The key of a row.
+pub(crate) fn name(row: &[u8]) -> &[u8] {
+    row.get(1..).unwrap_or_default()
+}
+
 pub(crate) fn encode(found: &KeyValue) -> Vec<u8> {
     let stored = Stored {
         key: Bytes::new(),
@@ -23,9 +28,8 @@ pub(crate) fn encode(found: &KeyValue) -> Vec<u8> {
 
 pub(crate) fn decode(row: &[u8], value: &[u8]) -> Result<KeyValue, String> {
     let stored = Stored::decode(value).map_err(|error| error.to_string())?;
-    let key = row.get(1..).unwrap_or_default();
     let stored = Stored {
-        key: Bytes::copy_from_slice(key),
+        key: Bytes::copy_from_slice(name(row)),
         ..stored
     };
     KeyValue::try_from(stored).map_err(|error| error.to_string())

@@ -15,13 +15,14 @@ use axum::routing::future::RouteFuture;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
+use crate::at_once::AtOnce;
 use crate::direct::{Answering, Direct};
 use crate::door::Bounds;
 use crate::notes::Notes;
@@ -185,7 +186,7 @@ impl Connection {
             ..
         } = self.bounds;
         let requests = self.requests();
-        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let mut builder = http2::Builder::new(AtOnce);
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(streams_max)

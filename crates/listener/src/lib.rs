@@ -7,6 +7,7 @@
 //! of their first bytes, tries again without a pause when none can be accepted, and tells nobody why one
 //! ended, nor whose it was.
 
+mod at_once;
 mod connection;
 mod direct;
 mod door;

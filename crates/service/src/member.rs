@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use tally_consensus::{Deps, Member as Peer, Replica, ReplicaOptions, Role, Status, Stores};
 use tally_model::explanation::codes;
@@ -11,6 +12,7 @@ use tally_proto::fault::Fault;
 use tally_proto::v1;
 use tally_storage::DataDir;
 use tokio::sync::watch;
+use tokio::time::timeout_at;
 
 use crate::ending::Ending;
 use crate::hub::Hub;
@@ -18,6 +20,9 @@ use crate::metrics::Metrics;
 use crate::peer::PeerTransport;
 use crate::server::{Faults, ServerConfig, StartError};
 use crate::system::System;
+
+/// How often is looked whether there is a leader still, by who waits to hear from it.
+const LEADER_LOOKED_FOR_EVERY: Duration = Duration::from_millis(50);
 
 /// What stands between a start and a running replica.
 #[derive(Clone)]
@@ -123,6 +128,28 @@ impl Member {
     pub(crate) fn known_revision(&self) -> Result<Revision, tonic::Status> {
         let answered = Revision(self.answered.load(Ordering::Relaxed));
         Ok(self.revision()?.max(answered))
+    }
+
+    /// Waits until this member has applied what it has answered, as long as there is a leader to hear it from:
+    /// it may have passed a write on, and have its answer before the entry.
+    pub(crate) async fn applies_its_answers(&self, replica: &Replica, deadline: Instant) {
+        let answered = Revision(self.answered.load(Ordering::Relaxed));
+        let mut applied = replica.watch_applied();
+        loop {
+            let now = Instant::now();
+            if applied.borrow().revision >= answered
+                || now >= deadline
+                || replica.status().leader.is_none()
+            {
+                return;
+            }
+            let reached = applied.wait_for(|mark| mark.revision >= answered);
+            let until = deadline.min(now + LEADER_LOOKED_FOR_EVERY);
+            if let Ok(Err(_)) = timeout_at(until.into(), reached).await {
+                // The replica has stopped, and applies nothing any more.
+                return;
+            }
+        }
     }
 
     /// Who tells all watchers of this member's what happens.

@@ -115,7 +115,11 @@ impl KvAnswers {
         let read_from = replica.read(consistency, deadline);
         let reader = self.member.ending.unless_refusing(read_from).await;
         let reader = reader.ok_or_else(rpctypes::stopped)?;
-        reader.map_err(|error| rpctypes::read(&error))
+        let reader = reader.map_err(|error| rpctypes::read(&error))?;
+        if consistency == Consistency::Stale {
+            self.member.applies_its_answers(&replica, deadline).await;
+        }
+        Ok(reader)
     }
 
     /// Reads keys, and holds what it finds; as long as the turn is held too, unless it is one key.

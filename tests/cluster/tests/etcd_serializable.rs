@@ -1,0 +1,94 @@
+//! Serializable reads of the etcd API: of what the asked member has, also where nobody leads.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tally_proto::etcd::kv_client::KvClient;
+use tally_proto::etcd::{PutRequest, RangeRequest, RangeResponse};
+use tally_testkit::{Cluster, channel, until};
+use tonic::transport::Channel;
+use tonic::{Code, Request};
+
+const WRITES: u32 = 300;
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+const REFUSED_WITHIN: Duration = Duration::from_secs(5);
+
+fn put(value: String) -> PutRequest {
+    PutRequest {
+        key: "k".into(),
+        value: value.into(),
+        ..Default::default()
+    }
+}
+
+fn ask(serializable: bool) -> Request<RangeRequest> {
+    let mut request = Request::new(RangeRequest {
+        key: "k".into(),
+        serializable,
+        ..Default::default()
+    });
+    request.set_timeout(REFUSED_WITHIN);
+    request
+}
+
+fn value(answer: &RangeResponse) -> Result<&[u8]> {
+    Ok(&answer.kvs.first().context("the key is not there")?.value)
+}
+
+async fn client(cluster: &Cluster, name: &str) -> Result<KvClient<Channel>> {
+    Ok(KvClient::new(channel(&cluster.address(name)?).await?))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_is_seen_by_a_serializable_read_through_the_member_that_answered_it() -> Result<()>
+{
+    let cluster = Cluster::start(3).await?;
+    for name in cluster.names() {
+        let mut kv = client(&cluster, &name).await?;
+        for number in 0..WRITES {
+            let written = format!("{name} {number}");
+            kv.put(put(written.clone())).await?;
+            let answer = kv.range(ask(true)).await?.into_inner();
+            let read = value(&answer)?;
+            ensure!(
+                read == written.as_bytes(),
+                "{:?} was read through {name} after {written:?} was answered",
+                String::from_utf8_lossy(read)
+            );
+        }
+    }
+    cluster.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_alone_answers_serializable_reads_and_no_others() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let leader = cluster.leader().await?;
+    let followers = cluster.followers().await?;
+    let [alone, other] = &followers[..] else {
+        anyhow::bail!("{followers:?}, expected two");
+    };
+    let mut kv = client(&cluster, alone).await?;
+    kv.put(put("before".to_owned())).await?;
+    cluster.kill(&leader)?;
+    cluster.kill(other)?;
+
+    let answer = kv.range(ask(true)).await?.into_inner();
+    ensure!(value(&answer)? == b"before", "{answer:?}");
+    let refused = kv.range(ask(false)).await;
+    let status = refused.err().context("a member alone answered for all")?;
+    let found = (status.code(), status.message());
+    let expected = (Code::Unavailable, "etcdserver: no leader");
+    ensure!(found == expected, "{found:?}, expected {expected:?}");
+    let answer = kv.range(ask(true)).await?.into_inner();
+    ensure!(value(&answer)? == b"before", "{answer:?}");
+
+    cluster.restart_all().await?;
+    until("a linearizable read again", SETTLED_WITHIN, async || {
+        let answer = kv.range(ask(false)).await?.into_inner();
+        ensure!(value(&answer)? == b"before", "{answer:?}");
+        Ok(())
+    })
+    .await?;
+    cluster.stop().await
+}

@@ -6,6 +6,7 @@
 //! though it shares the machine.
 
 mod again;
+mod etcd;
 pub mod failover;
 mod key_caller;
 pub mod keys;
@@ -13,13 +14,16 @@ mod load;
 mod machine;
 mod operation;
 mod row;
+mod store;
 mod usage;
 mod watching;
 mod writer;
 
+pub use etcd::Etcd;
 pub use load::{Load, Span, To};
 pub use machine::Machine;
 pub use operation::Operation;
 pub use row::Row;
+pub use store::{Store, Whose};
 pub use watching::Watchers;
 pub use writer::Writer;

@@ -14,10 +14,9 @@ use tonic::transport::Channel;
 
 use super::key_caller::fill;
 use super::operation::Client;
-use super::usage::Usage;
+use super::store::Store;
 use super::watching::{Watchers, Watching};
 use super::{Operation, Row};
-use crate::cluster::Cluster;
 use crate::requester::channel;
 
 /// Clients that are provisioned at a time.
@@ -59,7 +58,7 @@ pub struct Span {
     pub rate: Option<u32>,
 }
 
-/// The clients of a cluster.
+/// The clients of a store.
 #[derive(Debug)]
 pub struct Load {
     operation: Operation,
@@ -73,31 +72,27 @@ pub struct Load {
 }
 
 impl Load {
-    /// For a cluster that has a leader. Makes the keys that the operation needs.
+    /// For a store that has a leader. Makes the keys that the operation needs.
     ///
     /// # Errors
     /// When it has none, or a member does not answer.
     pub async fn new(
-        cluster: &Cluster,
+        store: &Store,
         operation: Operation,
         to: To,
         clients_per_connection: usize,
     ) -> Result<Self> {
-        let leader = cluster.leader().await?;
-        let mut names = cluster.started();
-        names.sort_by_key(|name| *name != leader);
+        let mut addresses = store.leader_first().await?;
         match to {
-            To::Leader => names.truncate(1),
-            To::Followers => drop(names.remove(0)),
+            To::Leader => addresses.truncate(1),
+            To::Followers => drop(addresses.remove(0)),
             To::All => {}
         }
-        let addresses = names.iter().map(|name| cluster.address(name));
-        let addresses: Vec<String> = addresses.collect::<Result<_>>()?;
         let first = addresses.first().context("no member to connect to")?;
         if operation != Operation::Command {
             fill(&channel(first).await?).await?;
             // Every member has the keys, for reads of what it has applied.
-            cluster.state_hashes_agree().await?;
+            store.settled().await?;
         }
         Ok(Self {
             operation,
@@ -161,7 +156,7 @@ impl Load {
     /// When a call is refused or a member does not tell what it used.
     pub async fn run(
         &mut self,
-        cluster: &Cluster,
+        store: &Store,
         clients: usize,
         span: Span,
         mut tell: impl FnMut(&Row),
@@ -173,7 +168,7 @@ impl Load {
             let pace = span.rate.map(|rate| pace(rate, number, clients));
             running.spawn(go_on(client, pace, seen.clone()));
         }
-        let measured = self.measure(cluster, clients, span, &seen, &mut running, &mut tell);
+        let measured = self.measure(store, clients, span, &seen, &mut running, &mut tell);
         let measured = measured.await;
         seen.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = running.join_next().await {
@@ -184,7 +179,7 @@ impl Load {
 
     async fn measure(
         &mut self,
-        cluster: &Cluster,
+        store: &Store,
         clients: usize,
         span: Span,
         seen: &Seen,
@@ -194,7 +189,7 @@ impl Load {
         let operation = self.measured();
         pass(WARM_UP, running).await?;
         self.take(seen)?;
-        let first = Usage::of_all(cluster).await?;
+        let first = store.usage().await?;
         let begun = Instant::now();
         let mut all = Taken::new()?;
         let (mut before, mut since) = (first.clone(), begun);
@@ -206,9 +201,10 @@ impl Load {
             pass(left.min(span.told_every), running).await?;
             let taken = self.take(seen)?;
             let now = Instant::now();
-            let after = Usage::of_all(cluster).await?;
+            let after = store.usage().await?;
             if span.told_every < span.measured {
                 tell(&Row::new(
+                    store.whose(),
                     operation,
                     clients,
                     now - since,
@@ -221,6 +217,7 @@ impl Load {
             (before, since) = (after, now);
         }
         Ok(Row::new(
+            store.whose(),
             operation,
             clients,
             since - begun,

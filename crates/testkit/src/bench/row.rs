@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 
 use super::Operation;
 use super::load::Taken;
+use super::store::Whose;
 use super::usage::Usage;
 
 /// One row of the table.
 #[derive(Clone, Debug)]
 pub struct Row {
+    pub whose: Whose,
     pub operation: Operation,
     pub clients: usize,
     /// Calls, whatever the operation; so in what follows.
@@ -35,6 +37,7 @@ pub struct Row {
 
 impl Row {
     pub(super) fn new(
+        whose: Whose,
         operation: Operation,
         clients: usize,
         took: Duration,
@@ -56,6 +59,7 @@ impl Row {
         let resident = after.iter().map(|usage| usage.resident_bytes).max();
         let events_per_s = taken.events as f64 / took.as_secs_f64();
         Self {
+            whose,
             operation,
             clients,
             commands_per_s: latencies.len() as f64 / took.as_secs_f64(),
@@ -72,25 +76,37 @@ impl Row {
     }
 
     /// What is different from a row without watchers.
-    pub fn beside(&self, without: &Self) -> String {
-        let ratio = |of: fn(&Self) -> f64| of(self) / of(without);
+    pub fn beside_none(&self, without: &Self) -> String {
+        let ratios = self.ratios(without);
+        let events = self.events_per_s.unwrap_or_default() / self.commands_per_s;
+        format!("with watchers and without: {ratios}; {events:.2} events for each call")
+    }
+
+    /// What is different from the same row of another store.
+    pub fn beside_other(&self, other: &Self) -> String {
+        let ratios = self.ratios(other);
+        format!("{} and {}: {ratios}", self.whose, other.whose)
+    }
+
+    fn ratios(&self, other: &Self) -> String {
+        let ratio = |of: fn(&Self) -> f64| of(self) / of(other);
         format!(
-            "{}, {} clients, with watchers and without: calls/s {:.2} to 1, p50 {:.2} to 1, p99 {:.2} to 1, \
-             CPU/call {:.2} to 1, {:+.1} MB; {:.2} events for each call",
+            "{}, {} clients: calls/s {:.2} to 1, p50 {:.2} to 1, p99 {:.2} to 1, CPU/call {:.2} to 1, \
+             {:+.1} MB",
             self.operation,
             self.clients,
             ratio(|row| row.commands_per_s),
             ratio(|row| row.p50.as_secs_f64()),
             ratio(|row| row.p99.as_secs_f64()),
             ratio(|row| row.cpu_per_command.as_secs_f64()),
-            megabytes(self.resident_bytes) - megabytes(without.resident_bytes),
-            self.events_per_s.unwrap_or_default() / self.commands_per_s,
+            megabytes(self.resident_bytes) - megabytes(other.resident_bytes),
         )
     }
 
     /// As `--json` prints it.
     pub fn to_json(&self) -> Value {
         let mut row = json!({
+            "store": self.whose.to_string(),
             "operation": self.operation.to_string(),
             "clients": self.clients,
             "commands_per_s": round(self.commands_per_s, 1.0),
@@ -108,7 +124,7 @@ impl Row {
     }
 
     /// Above the rows of a table.
-    pub const HEADER: &str = "operation         clients  commands/s    p50 ms    p99 ms  \
+    pub const HEADER: &str = "store  operation         clients  commands/s    p50 ms    p99 ms  \
                               fsyncs/command  (leader's)  CPU us/command  RSS MB  elections  repeats  events/s";
 
     /// As a line of a table.
@@ -117,8 +133,9 @@ impl Row {
             .events_per_s
             .map_or("-".to_owned(), |events| format!("{events:.0}"));
         format!(
-            "{:<16}  {:>7}  {:>10.0}  {:>8.3}  {:>8.3}  {:>14.3}  {:>10.3}  {:>14.1}  {:>6.1}  {:>9}  \
+            "{:<5}  {:<16}  {:>7}  {:>10.0}  {:>8.3}  {:>8.3}  {:>14.3}  {:>10.3}  {:>14.1}  {:>6.1}  {:>9}  \
              {:>7}  {events:>8}",
+            self.whose.to_string(),
             self.operation,
             self.clients,
             self.commands_per_s,

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cluster::Cluster;
 use crate::member::Member;
 
 /// `USER_HZ`: what `/proc/PID/stat` counts in, on every architecture that Tally is built for.
@@ -22,25 +21,22 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// Of every member that runs.
-    pub(super) async fn of_all(cluster: &Cluster) -> Result<Vec<Self>> {
-        let mut all = Vec::new();
-        for name in cluster.started() {
-            let member = cluster.member(&name)?;
-            let usage = Self::of(member).await;
-            all.push(usage.with_context(|| format!("what {name} has used"))?);
-        }
-        ensure!(!all.is_empty(), "no member runs");
-        Ok(all)
-    }
-
-    async fn of(member: &Member) -> Result<Self> {
+    pub(super) async fn of(member: &Member) -> Result<Self> {
         let answer = member.http("/metrics").await?;
         ensure!(answer.status == 200, "/metrics says {}", answer.status);
         let metric = |name: &str| {
             metric(&answer.body, name).with_context(|| format!("/metrics has no {name}"))
         };
-        let process = member.process_id()?;
+        Ok(Self {
+            fsyncs: metric("tally_log_syncs_total")?,
+            term: metric("tally_raft_term")?,
+            leads: metric("tally_raft_is_leader")? == 1,
+            ..Self::of_process(member.process_id()?)?
+        })
+    }
+
+    /// What the system counts of a process; everything else is 0.
+    pub(super) fn of_process(process: u32) -> Result<Self> {
         let read = |file: &str| {
             let path = format!("/proc/{process}/{file}");
             fs::read_to_string(&path).with_context(|| path)
@@ -48,15 +44,13 @@ impl Usage {
         Ok(Self {
             cpu: cpu(&read("stat")?).context("no CPU time in /proc/PID/stat")?,
             resident_bytes: resident(&read("status")?).context("no VmRSS in /proc/PID/status")?,
-            fsyncs: metric("tally_log_syncs_total")?,
-            term: metric("tally_raft_term")?,
-            leads: metric("tally_raft_is_leader")? == 1,
+            ..Self::default()
         })
     }
 }
 
 /// Of a metric without labels.
-fn metric(text: &str, name: &str) -> Option<u64> {
+pub(super) fn metric(text: &str, name: &str) -> Option<u64> {
     text.lines()
         .filter_map(|line| line.split_once(' '))
         .find(|(found, _)| *found == name)

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tally_testkit::Cluster;
 use tally_testkit::bench::failover::{self, Fall, Summary};
 use tally_testkit::bench::keys::{self, Step};
-use tally_testkit::bench::{Load, Machine, Operation, Row, Span, To, Watchers};
+use tally_testkit::bench::{Etcd, Load, Machine, Operation, Row, Span, Store, To, Watchers, Whose};
 use tokio::runtime::Builder;
 
 const MEMBERS: usize = 3;
@@ -84,8 +84,8 @@ impl Clients {
         }
     }
 
-    async fn load(&self, cluster: &Cluster, operation: Operation) -> Result<Load> {
-        Load::new(cluster, operation, self.to(), self.per_connection.into()).await
+    async fn load(&self, store: &Store, operation: Operation) -> Result<Load> {
+        Load::new(store, operation, self.to(), self.per_connection.into()).await
     }
 
     fn describe(&self) -> String {
@@ -114,6 +114,9 @@ struct Throughput {
     /// Streams that the watchers are on.
     #[arg(long, default_value_t = 10)]
     streams: usize,
+    /// Measure members of this program too, an etcd: with its defaults, by the same load, after Tally's.
+    #[arg(long, require_equals = true, value_name = "PROGRAM")]
+    beside_etcd: Option<PathBuf>,
     #[command(flatten)]
     how: Clients,
     #[command(flatten)]
@@ -125,6 +128,11 @@ impl Throughput {
         let watchers = Watchers::new(self.watchers, self.streams)?;
         let machine = self.place.machine()?;
         let json = self.place.json;
+        let of_nodes = self.operation.contains(&Operation::Command);
+        ensure!(
+            self.beside_etcd.is_none() || !of_nodes,
+            "--operation has command, which etcd has not: leave it out, or --beside-etcd"
+        );
         if !json {
             println!("{machine}");
             println!(
@@ -136,14 +144,20 @@ impl Throughput {
         }
         let mut rows = Vec::new();
         for &operation in &self.operation {
-            rows.extend(self.measure(operation, watchers).await?);
+            let tally = Store::Tally(self.place.start().await?);
+            rows.extend(self.measure(tally, operation, watchers).await?);
+            if let Some(program) = &self.beside_etcd {
+                let etcd = Etcd::start(program, &self.place.data_dir, MEMBERS).await?;
+                rows.extend(self.measure(Store::Etcd(etcd), operation, watchers).await?);
+            }
         }
         if json {
             let rows: Vec<_> = rows.iter().map(Row::to_json).collect();
             println!("{}", serde_json::to_string_pretty(&rows)?);
             return Ok(());
         }
-        let of_one = |row: &&Row| row.clients == 1 && row.operation.writes();
+        let of_one =
+            |row: &&Row| row.clients == 1 && row.operation.writes() && row.whose == Whose::Tally;
         for row in rows.iter().filter(of_one) {
             let ratio = row.p50.as_secs_f64() / machine.fdatasync.as_secs_f64();
             let operation = row.operation;
@@ -152,16 +166,25 @@ impl Throughput {
         for pair in rows.windows(2) {
             let [without, with] = pair else { continue };
             if with.operation == Operation::Watch {
-                println!("{}", with.beside(without));
+                println!("{}", with.beside_none(without));
             }
+        }
+        let (of_tally, others): (Vec<_>, Vec<_>) =
+            rows.iter().partition(|row| row.whose == Whose::Tally);
+        for (row, other) in of_tally.iter().zip(others) {
+            println!("{}", row.beside_other(other));
         }
         Ok(())
     }
 
     /// A row for each number of clients; two with watchers, the first before they come.
-    async fn measure(&self, operation: Operation, watchers: Watchers) -> Result<Vec<Row>> {
-        let cluster = self.place.start().await?;
-        let mut load = self.how.load(&cluster, operation).await?;
+    async fn measure(
+        &self,
+        store: Store,
+        operation: Operation,
+        watchers: Watchers,
+    ) -> Result<Vec<Row>> {
+        let mut load = self.how.load(&store, operation).await?;
         let measured = Duration::from_secs(self.seconds);
         let span = Span {
             measured,
@@ -176,17 +199,17 @@ impl Throughput {
             rows.push(row);
         };
         for &clients in &self.clients {
-            add(load.run(&cluster, clients, span, |_| {}).await?);
+            add(load.run(&store, clients, span, |_| {}).await?);
             if operation == Operation::Watch {
                 load.watch(watchers).await?;
-                add(load.run(&cluster, clients, span, |_| {}).await?);
+                add(load.run(&store, clients, span, |_| {}).await?);
                 load.end_watch();
             }
         }
         // Its connections end before the members do.
         drop(load);
-        cluster.state_hashes_agree().await?;
-        cluster.stop().await?;
+        store.settled().await?;
+        store.stop().await?;
         Ok(rows)
     }
 }
@@ -208,8 +231,8 @@ struct Soak {
 impl Soak {
     async fn run(self) -> Result<()> {
         let machine = self.place.machine()?;
-        let cluster = self.place.start().await?;
-        let mut load = self.how.load(&cluster, Operation::Command).await?;
+        let store = Store::Tally(self.place.start().await?);
+        let mut load = self.how.load(&store, Operation::Command).await?;
         let span = Span {
             measured: Duration::from_secs(self.minutes * 60),
             told_every: Duration::from_secs(60),
@@ -229,9 +252,9 @@ impl Soak {
                 println!("{}", row.to_line());
             }
         };
-        let all = load.run(&cluster, self.clients, span, tell).await?;
-        cluster.state_hashes_agree().await?;
-        cluster.stop().await?;
+        let all = load.run(&store, self.clients, span, tell).await?;
+        store.settled().await?;
+        store.stop().await?;
         if json {
             println!("{}", serde_json::to_string_pretty(&[all.to_json()])?);
         } else {

@@ -135,7 +135,7 @@ impl Row {
         format!(
             "{:<5}  {:<16}  {:>7}  {:>10.0}  {:>8.3}  {:>8.3}  {:>14.3}  {:>10.3}  {:>14.1}  {:>6.1}  {:>9}  \
              {:>7}  {events:>8}",
-            self.whose.to_string(),
+            self.whose,
             self.operation,
             self.clients,
             self.commands_per_s,

@@ -17,7 +17,7 @@ pub enum Whose {
 
 impl fmt::Display for Whose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Tally => "tally",
             Self::Etcd => "etcd",
         })

@@ -22,12 +22,13 @@ impl StateView<'_> {
         visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
     ) {
         let (from, until) = key_rows(keys);
-        let mut now = self.cursor(from, until);
+        let Some(mut now) = self.cursor(from, until) else {
+            return;
+        };
         self.scan_versions(keys, at, |name, id| {
-            let unchanged = now.as_mut().map(|now| unchanged_since(now, name, at));
-            match unchanged.transpose() {
-                Ok(Some(Some(found))) => return visit(found),
-                Ok(Some(None) | None) => {}
+            match unchanged_since(&mut now, name, at) {
+                Ok(Some(found)) => return visit(found),
+                Ok(None) => {}
                 Err(error) => {
                     self.break_off(&format!("the key of event {id:?}"), &error);
                     return ControlFlow::Break(());
@@ -41,9 +42,7 @@ impl StateView<'_> {
                 }
             }
         });
-        if let Some(now) = &now {
-            self.has_read(now);
-        }
+        self.has_read(&now);
     }
 
     /// Of each key's versions up to a revision the last, unless it is a deletion; with how its rows begin.

@@ -1,10 +1,10 @@
 //! Members of etcd on this machine, as they come from its package, to be measured beside Tally's.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use tally_proto::etcd::maintenance_client::MaintenanceClient;
 use tally_proto::etcd::{StatusRequest, StatusResponse};
 use tempfile::TempDir;
@@ -33,8 +33,9 @@ pub struct Etcd {
 struct EtcdMember {
     name: String,
     client: Port,
-    peer: Port,
-    process: Option<Process>,
+    /// Held as long as the process, which listens on it.
+    _peer: Port,
+    process: Process,
 }
 
 impl Etcd {
@@ -47,23 +48,18 @@ impl Etcd {
             .prefix("etcd-cluster-")
             .tempdir_in(parent)
             .with_context(|| format!("making a directory in {}", parent.display()))?;
-        let mut members = Vec::new();
-        for number in 1..=count {
-            members.push(EtcdMember {
-                name: format!("e{number}"),
-                client: Port::take()?,
-                peer: Port::take()?,
-                process: None,
-            });
-        }
-        let all: Vec<String> = members
-            .iter()
-            .map(|member| format!("{}={}", member.name, url(&member.peer)))
-            .collect();
-        for member in &mut members {
-            member.start(program, dir.path(), &all.join(","))?;
-        }
-        let etcd = Self { members, _dir: dir };
+        let peers: Vec<Port> = (0..count).map(|_| Port::take()).collect::<Result<_>>()?;
+        let named = |(number, peer): (usize, &Port)| format!("e{number}={}", url(peer));
+        let all = peers.iter().enumerate().map(named).collect::<Vec<_>>();
+        let all = all.join(",");
+        let start = |(number, peer)| {
+            EtcdMember::start(program, dir.path(), format!("e{number}"), peer, &all)
+        };
+        let members = peers.into_iter().enumerate().map(start);
+        let etcd = Self {
+            members: members.collect::<Result<_>>()?,
+            _dir: dir,
+        };
         until("a leader of etcd", SETTLED_WITHIN, async || {
             etcd.leader_first().await
         })
@@ -122,31 +118,34 @@ impl Etcd {
     /// When one does not end.
     pub async fn stop(mut self) -> Result<()> {
         for member in &mut self.members {
-            if let Some(mut process) = member.process.take() {
-                process.terminate(END_WITHIN).await?;
-            }
+            member.process.terminate(END_WITHIN).await?;
         }
         Ok(())
     }
 }
 
 impl EtcdMember {
-    fn start(&mut self, program: &Path, dir: &Path, all: &str) -> Result<()> {
-        let (client, peer) = (url(&self.client), url(&self.peer));
+    fn start(program: &Path, dir: &Path, name: String, peer: Port, all: &str) -> Result<Self> {
+        let client = Port::take()?;
+        let (client_url, peer_url) = (url(&client), url(&peer));
         let mut command = Command::new(program);
         command
-            .args(["--name", &self.name])
+            .args(["--name", &name])
             .arg("--data-dir")
-            .arg(dir.join(&self.name))
-            .args(["--listen-client-urls", &client])
-            .args(["--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer])
-            .args(["--initial-advertise-peer-urls", &peer])
+            .arg(dir.join(&name))
+            .args(["--listen-client-urls", &client_url])
+            .args(["--advertise-client-urls", &client_url])
+            .args(["--listen-peer-urls", &peer_url])
+            .args(["--initial-advertise-peer-urls", &peer_url])
             .args(["--initial-cluster", all])
             .args(["--initial-cluster-state", "new"]);
-        let log: PathBuf = dir.join(format!("{}.log", self.name));
-        self.process = Some(Process::start(&mut command, &log)?);
-        Ok(())
+        let process = Process::start(&mut command, &dir.join(format!("{name}.log")))?;
+        Ok(Self {
+            name,
+            client,
+            _peer: peer,
+            process,
+        })
     }
 
     async fn status(&self) -> Result<StatusResponse> {
@@ -156,9 +155,6 @@ impl EtcdMember {
     }
 
     async fn usage(&self) -> Result<Usage> {
-        let Some(process) = &self.process else {
-            bail!("it does not run");
-        };
         let answer = http::get(&self.client.address(), "/metrics").await?;
         ensure!(answer.status == 200, "/metrics says {}", answer.status);
         let syncs = "etcd_disk_wal_fsync_duration_seconds_count";
@@ -168,7 +164,7 @@ impl EtcdMember {
                 .with_context(|| format!("/metrics has no {syncs}"))?,
             term: status.raft_term,
             leads: is_leader(&status),
-            ..Usage::of_process(process.id())?
+            ..Usage::of_process(self.process.id())?
         })
     }
 }

@@ -12,3 +12,4 @@ mod restart;
 mod script;
 mod snapshots;
 mod state;
+mod versions;

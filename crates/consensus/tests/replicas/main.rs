@@ -204,7 +204,11 @@ async fn a_member_that_missed_more_than_the_log_holds_catches_up_by_snapshot() {
     cluster.wire.heal();
     cluster.states_agree().await;
     assert_eq!(cluster.history(late).len(), 100);
-    assert!(cluster.replica(late).status().snapshot_index > missed);
+    // The state has moved before openraft tells of it.
+    until("the snapshot is told of", || {
+        cluster.replica(late).status().snapshot_index > missed
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

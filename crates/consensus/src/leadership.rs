@@ -12,11 +12,15 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftMetrics;
 use tally_model::MemberId;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, sleep};
 
 use crate::membership::Membership;
 use crate::raft::{Raft, StoredMembership, TypeConfig};
 use crate::status::{Role, Status};
+
+/// Status that changes with every entry is told this long after a change at most. Whoever follows it would be
+/// woken several times for each command.
+const TOLD_WITHIN: Duration = Duration::from_millis(10);
 
 /// When a leader was last heard. Clones share it.
 #[derive(Clone)]
@@ -41,10 +45,11 @@ impl Heard {
     }
 }
 
-/// What a command under way must hear of: much less often than the status changes, which it does with
-/// every entry.
+/// What must be heard of at once, and changes much less often than the status, which does with every entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lead {
+    pub(crate) role: Role,
+    pub(crate) term: u64,
     pub(crate) leader: Option<MemberId>,
     pub(crate) halted: bool,
 }
@@ -52,6 +57,8 @@ pub(crate) struct Lead {
 impl Lead {
     fn of(status: &Status) -> Self {
         Self {
+            role: status.role,
+            term: status.term,
             leader: status.leader,
             halted: status.halted.is_some(),
         }
@@ -68,6 +75,7 @@ pub(crate) fn follow(
     heard: Heard,
 ) -> (watch::Receiver<Status>, watch::Receiver<Lead>) {
     let mut metrics = raft.metrics();
+    let mut of_server = raft.server_metrics();
     let mut leadership = Leadership {
         membership: Arc::new(membership),
         told: None,
@@ -92,6 +100,12 @@ pub(crate) fn follow(
             let now_leads = Lead::of(&now);
             tell(&send, now);
             tell(&send_lead, now_leads);
+            tokio::select! {
+                changed = of_server.changed() => if changed.is_err() {
+                    return;
+                },
+                () = sleep(TOLD_WITHIN) => {}
+            }
         }
     });
     (status, lead)

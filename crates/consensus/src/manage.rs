@@ -80,12 +80,12 @@ impl Replica {
         if target.id == self.options.member {
             return Ok(target);
         }
-        let mut watched = self.status.clone();
+        let mut lead = self.lead.clone();
         loop {
             let asked = self.raft.trigger().transfer_leader(target.id.0).await;
             asked.map_err(|fatal| ManageError::Halted(fatal.to_string()))?;
             // The target refuses while it lacks entries; it is asked again a little later.
-            let leads = watched.wait_for(|status| status.leader == Some(target.id));
+            let leads = lead.wait_for(|lead| lead.leader == Some(target.id));
             let again = Duration::from_millis(*self.options.election_ms.end());
             match tokio::time::timeout(again, leads).await {
                 Ok(Ok(_)) => return Ok(target),

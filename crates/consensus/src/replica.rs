@@ -227,7 +227,7 @@ impl Replica {
         self.status.borrow().term
     }
 
-    /// Follows [`Replica::status`].
+    /// Follows [`Replica::status`]. Log indices come a little later than they change.
     pub fn watch_status(&self) -> watch::Receiver<Status> {
         self.status.clone()
     }
@@ -259,10 +259,23 @@ impl Replica {
 
     /// Resolves when the replica has stopped for a reason of its own, with the reason.
     pub async fn halted(&self) -> String {
-        let mut status = self.status.clone();
-        let halted = status.wait_for(|status| status.halted.is_some()).await;
-        let reason = halted.ok().and_then(|status| status.halted.clone());
+        let mut lead = self.lead.clone();
+        // An error says that the replica is gone.
+        let _ = lead.wait_for(|lead| lead.halted).await;
+        let reason = self.status.borrow().halted.clone();
         reason.unwrap_or_else(|| "it was shut down".to_owned())
+    }
+
+    /// Resolves when this member has known no leader for longer than an election takes, or has stopped.
+    pub async fn leader_lost(&self) {
+        let mut lead = self.lead.clone();
+        while lead.wait_for(|lead| lead.leader.is_none()).await.is_ok() {
+            let found = lead.wait_for(|lead| lead.leader.is_some());
+            match tokio::time::timeout(self.options.patience(), found).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
     }
 
     /// A link to a member of the cluster.

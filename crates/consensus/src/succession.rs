@@ -17,10 +17,11 @@ use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use tally_model::MemberId;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::leadership::Lead;
 use crate::link::Presence;
 use crate::raft::{self, LogId, TypeConfig, Vote};
 use crate::replica::{Inner, Replica};
-use crate::status::{Role, Status, count};
+use crate::status::{Role, count};
 
 /// Pauses before each look at the leader's address. A process that ends does not close everything in
 /// the same moment; one that still listens after these is not gone.
@@ -45,21 +46,21 @@ struct Led {
 
 impl Led {
     /// `None` where there is nobody to be succeeded.
-    fn by(status: &Status) -> Option<Self> {
-        let leader = status.leader.filter(|_| status.role == Role::Follower)?;
-        let term = status.term;
-        status.halted.is_none().then_some(Self { leader, term })
+    fn by(lead: &Lead) -> Option<Self> {
+        let leader = lead.leader.filter(|_| lead.role == Role::Follower)?;
+        let term = lead.term;
+        (!lead.halted).then_some(Self { leader, term })
     }
 }
 
 /// Attends to whoever leads, until the replica is gone.
 pub(crate) async fn run(replica: Weak<Inner>) {
-    let Some(mut status) = replica.upgrade().map(|replica| replica.status.clone()) else {
+    let Some(mut lead) = replica.upgrade().map(|replica| replica.lead.clone()) else {
         return;
     };
     loop {
-        let led = match status.wait_for(|status| Led::by(status).is_some()).await {
-            Ok(status) => Led::by(&status),
+        let led = match lead.wait_for(|lead| Led::by(lead).is_some()).await {
+            Ok(lead) => Led::by(&lead),
             Err(_) => return,
         };
         let (Some(led), Some(inner)) = (led, replica.upgrade()) else {
@@ -77,7 +78,7 @@ pub(crate) async fn run(replica: Weak<Inner>) {
         };
         tokio::select! {
             _ = attended.next() => {}
-            moved = status.wait_for(|status| Led::by(status) != Some(led)) => match moved {
+            moved = lead.wait_for(|lead| Led::by(lead) != Some(led)) => match moved {
                 Ok(_) => continue,
                 Err(_) => return,
             },
@@ -98,8 +99,8 @@ pub(crate) async fn run(replica: Weak<Inner>) {
 impl Replica {
     /// True while this member knows of nobody after that leader. It need not believe in it any more.
     fn follows(&self, led: Led) -> bool {
-        let status = self.status.borrow();
-        status.role == Role::Follower && status.term == led.term && status.halted.is_none()
+        let lead = self.lead.borrow();
+        lead.role == Role::Follower && lead.term == led.term && !lead.halted
     }
 
     /// Does the leader's own host say that nobody listens there any more?
@@ -135,7 +136,7 @@ impl Replica {
         // the leader of this vote has ended; the successor stands. Under any other vote it means nothing:
         // who has voted in a later term meanwhile does not stand in the one after that.
         let transfer = |to: MemberId| TransferLeaderRequest::new(vote, to.0, None);
-        let mut status = self.status.clone();
+        let mut lead = self.lead.clone();
         while Instant::now() < ends_at && self.follows(led) {
             if self
                 .raft
@@ -151,7 +152,7 @@ impl Replica {
                     return;
                 }
             }
-            let later = status.wait_for(|status| status.term != term);
+            let later = lead.wait_for(|lead| lead.term != term);
             // News or not, the loop looks again.
             let _ = timeout(ASK_AGAIN, later).await;
         }

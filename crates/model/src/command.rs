@@ -59,6 +59,27 @@ pub enum Command {
     ReclaimVersions,
 }
 
+impl Command {
+    /// True when applying it may take so long that others notice: it is about a range of keys, or about keys that it
+    /// does not name.
+    pub fn may_take_long(&self) -> bool {
+        match self {
+            Self::Keys(op) => op.may_be_about_many(),
+            Self::RevokeLease(_) | Self::PassLeaseTime(_) | Self::ReclaimVersions => true,
+            Self::Found(_)
+            | Self::OpenSession(_)
+            | Self::CloseSession
+            | Self::SettleRequest
+            | Self::RegisterNode(_)
+            | Self::ActivateNode(_)
+            | Self::SetStorageState(_)
+            | Self::Compact(_)
+            | Self::GrantLease(_)
+            | Self::RenewLease(_) => false,
+        }
+    }
+}
+
 /// What a cluster begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {

@@ -176,6 +176,21 @@ pub enum KeyOp {
 }
 
 impl KeyOp {
+    /// True when it names a range of keys, wherever in it.
+    pub(crate) fn may_be_about_many(&self) -> bool {
+        let many = |keys: &KeyRange| !matches!(keys, KeyRange::One(_));
+        match self {
+            Self::Range(ask) => many(&ask.keys),
+            Self::Put(_) => false,
+            Self::Delete(ask) => many(&ask.keys),
+            Self::Txn(txn) => {
+                let mut both = txn.success.iter().chain(&txn.failure);
+                txn.compare.iter().any(|compare| many(&compare.keys))
+                    || both.any(Self::may_be_about_many)
+            }
+        }
+    }
+
     /// True when it can change nothing, whatever it finds.
     pub fn is_read_only(&self) -> bool {
         match self {

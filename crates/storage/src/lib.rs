@@ -30,4 +30,6 @@ pub use directory::{DataDir, JoinError, OpenError, OpenOptions};
 pub use failure::OnFailure;
 pub use log::{BeforeSync, LogBounds, LogCounters, LogOptions, LogStore};
 pub use snapshot::{Snapshot, SnapshotFrames, SnapshotPiece, SnapshotReceiver};
-pub use state::{Events, RECENT_HASHES_MAX, StateOptions, StateReader, StateStore, StateView};
+pub use state::{
+    Events, RECENT_HASHES_MAX, ReadEntries, StateOptions, StateReader, StateStore, StateView,
+};

@@ -34,7 +34,7 @@ use crate::directory::{DirectoryLock, OpenError};
 use crate::failure::{Failure, OnFailure, lock};
 use crate::snapshot::{Shelf, Snapshot, SnapshotReceiver};
 use crate::{rocks, torn};
-use batch::{Batch, NotApplied};
+use batch::{Batch, NotApplied, Step};
 use generation::{Generation, Generations};
 use known::Known;
 use shown::ShownGlobals;
@@ -124,6 +124,25 @@ impl Shared {
     }
 }
 
+/// Entries that were read and are to be applied.
+pub struct ReadEntries(Vec<Step>);
+
+impl ReadEntries {
+    /// True when applying them may take so long that others notice. See [`tally_model::Command::may_take_long`].
+    pub fn may_take_long(&self) -> bool {
+        self.0.iter().any(Step::may_take_long)
+    }
+}
+
+impl fmt::Debug for ReadEntries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries = self.0.len();
+        f.debug_struct("ReadEntries")
+            .field("entries", &entries)
+            .finish_non_exhaustive()
+    }
+}
+
 impl StateReader {
     /// See [`StateStore::with_view`].
     pub fn with_view<T>(&self, read: impl FnOnce(&StateView<'_>) -> T) -> io::Result<T> {
@@ -197,6 +216,31 @@ impl StateStore {
         Ok(answers.into_iter().next().flatten())
     }
 
+    /// Reads entries that are to be applied. Nothing changes yet.
+    ///
+    /// # Errors
+    /// When this version cannot apply one of them; the state has failed.
+    pub fn read_entries(
+        &self,
+        entries: impl IntoIterator<Item = LogEntry>,
+    ) -> io::Result<ReadEntries> {
+        let steps = entries.into_iter().map(Step::read);
+        let steps: Result<_, _> = steps.collect();
+        let failed = |what: String| self.shared.failure.fail(what);
+        steps.map(ReadEntries).map_err(failed)
+    }
+
+    /// Reads and applies entries. See [`StateStore::apply_read`].
+    ///
+    /// # Errors
+    /// As for [`StateStore::read_entries`] and [`StateStore::apply_read`].
+    pub fn apply_all(
+        &self,
+        entries: impl IntoIterator<Item = LogEntry>,
+    ) -> io::Result<Vec<Option<Answer>>> {
+        self.apply_read(self.read_entries(entries)?)
+    }
+
     /// Applies entries in their order, the first of which must come after the last applied one. Gives
     /// an answer for each; there is one for proposals. All of them become visible at once; they are on
     /// disk after the next flush or snapshot.
@@ -204,10 +248,7 @@ impl StateStore {
     /// # Errors
     /// An error means that nothing of it was applied and that the state has failed, except for an
     /// entry that was applied already (`InvalidInput`).
-    pub fn apply_all(
-        &self,
-        entries: impl IntoIterator<Item = LogEntry>,
-    ) -> io::Result<Vec<Option<Answer>>> {
+    pub fn apply_read(&self, entries: ReadEntries) -> io::Result<Vec<Option<Answer>>> {
         let shared = &*self.shared;
         let mut known = lock(&shared.changing);
         shared.failure.check()?;
@@ -220,8 +261,8 @@ impl StateStore {
         let view = StateView::knowing(generation.db().snapshot(), &mut known);
         let mut batch = Batch::new(view, applied, hash);
         let mut answers = Vec::new();
-        for entry in entries {
-            match batch.apply(entry) {
+        for step in entries.0 {
+            match batch.apply(step) {
                 Ok(answer) => answers.push(answer),
                 Err(NotApplied::Already(what)) => {
                     return Err(io::Error::new(io::ErrorKind::InvalidInput, what));

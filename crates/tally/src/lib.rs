@@ -163,10 +163,20 @@ fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
+/// Threads for tasks: half of the processors. The log's writer, RocksDB and reads of many keys have threads of their
+/// own, and a second one that looks for tasks costs more than it does while there are few.
+fn worker_threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / 2).max(1)
+}
+
 fn with_runtime(command: Command, connection: &Connection, output: Output) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // tokio reads the variable when it is not told how many.
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        runtime.worker_threads(worker_threads());
+    }
+    let runtime = runtime.enable_all().build();
     let runtime =
         runtime.map_err(|error| serve::halted(&format!("cannot start threads: {error}")))?;
     let done = runtime.block_on(async {

@@ -8,6 +8,7 @@ use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tally_model::Revision;
 use tally_storage::{Snapshot, StateStore};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 
 use super::{LogId, StoredMembership, TypeConfig, convert};
@@ -47,6 +48,15 @@ impl StateMachine {
         if let Ok(revision) = self.state.with_view(|view| view.revision()) {
             self.applied.send_replace(AppliedMark { index, revision });
         }
+    }
+}
+
+/// Applies what may take long where it holds up no other task: heartbeats must go on.
+fn aside<T>(apply: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(apply),
+        // There is no other thread to go on.
+        _ => apply(),
     }
 }
 
@@ -104,7 +114,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 .into_iter()
                 .unzip();
             let entries = entries.into_iter().map(convert::entry_message);
-            let answers = self.state.apply_all(entries)?;
+            let entries = self.state.read_entries(entries)?;
+            let answers = match entries.may_take_long() {
+                true => aside(|| self.state.apply_read(entries)),
+                false => self.state.apply_read(entries),
+            }?;
             // Who was answered must find it in what is read next.
             self.publish();
             for (responder, answer) in responders.into_iter().zip(answers) {

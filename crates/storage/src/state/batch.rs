@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use prost::Message;
 use rocksdb::WriteBatch;
 use tally_model::{
-    Answer, Claim, EventId, Globals, HistoryEntry, KeyEvent, Lease, LeaseId, Node, Sequence,
-    Session, SessionId, Stamp, StoredOutcome, Tables, View,
+    Answer, Claim, EventId, Globals, HistoryEntry, KeyEvent, Lease, LeaseId, Node, Request,
+    Sequence, Session, SessionId, Stamp, StoredOutcome, Tables, View,
 };
 use tally_proto::convert::decode_request;
 use tally_proto::storage::log_entry::Payload;
@@ -25,13 +25,53 @@ use crate::table::{
 pub(super) enum NotApplied {
     /// It does not come after the last applied one.
     Already(String),
-    /// It cannot be applied by this version, or the state cannot be read.
+    /// The state cannot be read.
     Failed(String),
 }
 
 impl From<String> for NotApplied {
     fn from(what: String) -> Self {
         Self::Failed(what)
+    }
+}
+
+/// An entry that was read.
+pub(super) struct Step {
+    id: LogId,
+    what: What,
+}
+
+enum What {
+    Propose { unix_ms: u64, request: Request },
+    SetMembership(Membership),
+    Nothing,
+}
+
+impl Step {
+    /// Reads an entry. The error says what cannot be applied by this version.
+    pub(super) fn read(entry: LogEntry) -> Result<Self, String> {
+        let id = entry
+            .id
+            .ok_or_else(|| "an entry without an id is to be applied".to_owned())?;
+        let index = id.index;
+        let what = match entry.payload {
+            Some(Payload::Proposal(Proposal { request, unix_ms })) => {
+                let request = decode_request(request)
+                    .map_err(|error| format!("entry {index} cannot be decoded: {error}"))?;
+                What::Propose { unix_ms, request }
+            }
+            Some(Payload::Membership(membership)) => What::SetMembership(membership),
+            Some(Payload::Blank(_)) => What::Nothing,
+            None => {
+                let what = format!("entry {index} has a payload that this version does not know");
+                return Err(what);
+            }
+        };
+        Ok(Self { id, what })
+    }
+
+    pub(super) fn may_take_long(&self) -> bool {
+        matches!(&self.what, What::Propose { request, .. } if request.command.may_take_long())
     }
 }
 
@@ -80,10 +120,8 @@ impl<'a> Batch<'a> {
 
     /// Applies the next entry; the answer is there for proposals. After an error the batch is of no
     /// use any more.
-    pub(super) fn apply(&mut self, entry: LogEntry) -> Result<Option<Answer>, NotApplied> {
-        let id = entry
-            .id
-            .ok_or_else(|| "an entry without an id is to be applied".to_owned())?;
+    pub(super) fn apply(&mut self, step: Step) -> Result<Option<Answer>, NotApplied> {
+        let Step { id, what } = step;
         let last = self.applied.last_applied;
         if let Some(last) = last.filter(|last| last.index >= id.index) {
             return Err(NotApplied::Already(format!(
@@ -91,18 +129,16 @@ impl<'a> Batch<'a> {
                 id.index, last.index
             )));
         }
-        let answer = match entry.payload {
-            Some(Payload::Proposal(proposal)) => Some(self.decide(id.index, proposal)?),
-            Some(Payload::Membership(membership)) => {
+        let answer = match what {
+            What::Propose { unix_ms, request } => {
+                let index = id.index;
+                Some(self.decide(Stamp { index, unix_ms }, &request))
+            }
+            What::SetMembership(membership) => {
                 self.set_membership(id, membership);
                 None
             }
-            Some(Payload::Blank(_)) => None,
-            None => {
-                let index = id.index;
-                let what = format!("entry {index} has a payload that this version does not know");
-                return Err(what.into());
-            }
+            What::Nothing => None,
         };
         // A view that broke has shown things that do not stand; what came of them is not written.
         if let Some(what) = self.view.broken() {
@@ -129,18 +165,12 @@ impl<'a> Batch<'a> {
     }
 
     /// Runs the state machine for one proposal.
-    fn decide(&mut self, index: u64, proposal: Proposal) -> Result<Answer, String> {
-        let request = decode_request(proposal.request)
-            .map_err(|error| format!("entry {index} cannot be decoded: {error}"))?;
-        let stamp = Stamp {
-            index,
-            unix_ms: proposal.unix_ms,
-        };
-        let (answer, changes) = tally_model::apply(&self.view, stamp, &request);
+    fn decide(&mut self, stamp: Stamp, request: &Request) -> Answer {
+        let (answer, changes) = tally_model::apply(&self.view, stamp, request);
         for change in &changes {
             change.write_to(self);
         }
-        Ok(answer)
+        answer
     }
 
     fn set_membership(&mut self, id: LogId, membership: Membership) {

@@ -44,6 +44,12 @@ impl Globals {
     pub fn is_reclaiming(&self) -> bool {
         self.compacted > Revision(0) && self.reclaimed != keys::reclaimed_for(self.compacted)
     }
+
+    /// True when every key event after this revision is still there, compacted or not. What the latest event that was
+    /// looked at made unnecessary came before it.
+    pub fn has_history_after(&self, revision: Revision) -> bool {
+        self.reclaimed <= EventId::last_of(revision)
+    }
 }
 
 impl Default for Globals {

@@ -4,6 +4,7 @@
 
 mod absent;
 mod cluster;
+mod end;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod kv;

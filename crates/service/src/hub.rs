@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
@@ -18,6 +19,7 @@ use tally_model::{EventId, KeyEvent, KeyRange, KeyValue, Revision, View};
 use tally_proto::mvcc;
 use tally_storage::{StateStore, StateView};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
 use index::{Group, Index};
 
@@ -39,6 +41,10 @@ const MEMBER_WATCHERS_MAX: usize = 200_000;
 
 /// Bytes of the keys that they watch.
 const MEMBER_WATCHED_BYTES_MAX: usize = 64 << 20;
+
+/// Between two looks at what happened, at least. What comes after a while without anything is told at once; of
+/// what comes faster, several revisions are read, told and sent together.
+const LOOKS_APART: Duration = Duration::from_millis(2);
 
 /// What a delivery takes beside its events.
 const DELIVERY_BYTES: usize = 128;
@@ -269,6 +275,10 @@ impl Way {
         self.waiting.get() < WAITING_BYTES_MAX && self.of_member.get() < MEMBER_WAITING_BYTES_MAX
     }
 
+    fn is(&self, other: &Self) -> bool {
+        self.deliveries.same_channel(&other.deliveries)
+    }
+
     fn deliver(&self, delivery: Delivery) {
         let in_stream = self.waiting.add(delivery.bytes());
         let in_member = self.of_member.add(DELIVERY_BYTES);
@@ -299,8 +309,8 @@ struct Watchers {
     all: BTreeMap<u64, Watcher>,
     index: Index,
     previous_wanted: usize,
-    /// Who asked how far the hub has come before it knew.
-    progress_asked: Vec<Way>,
+    /// Who asked to be told how far the hub has come once it has come to a revision.
+    progress_asked: Vec<(Revision, Way)>,
 }
 
 impl Watchers {
@@ -346,7 +356,19 @@ impl Watchers {
         for number in slow {
             self.remove(number);
         }
+        self.comes_to(through);
+    }
+
+    /// Notes that everything up to a revision was told, and tells those that wait for it.
+    fn comes_to(&mut self, through: Revision) {
         self.position = Some(through);
+        self.progress_asked.retain(|(from, way)| {
+            let waits = through < *from;
+            if !waits {
+                way.deliver(Delivery::Progress { through });
+            }
+            waits
+        });
     }
 
     /// Lets everyone go: what happened since cannot be read any more, or not by this way.
@@ -410,6 +432,13 @@ impl Hub {
         })
     }
 
+    /// Watchers of the member, and those of them that read the history for themselves.
+    pub(crate) fn watchers(&self) -> (usize, usize) {
+        let told = self.lock().all.len();
+        let all = self.bounds.watchers.get();
+        (all, all.saturating_sub(told))
+    }
+
     /// What waits for the streams of the member, bytes.
     pub(crate) fn waiting(&self) -> &Amount {
         &self.bounds.waiting
@@ -452,13 +481,17 @@ impl Hub {
         })
     }
 
-    /// Has a stream told how far its watchers have come, after everything that was told before.
-    pub(crate) fn ask_progress(&self, way: &Way) {
+    /// Has a stream told how far its watchers have come, after everything that was told before; not before they have
+    /// come to `from`.
+    pub(crate) fn ask_progress(&self, way: &Way, from: Revision) {
         let mut watchers = self.lock();
         match watchers.position {
-            Some(through) => way.deliver(Delivery::Progress { through }),
-            // Before the hub has told anything at all.
-            None => watchers.progress_asked.push(way.clone()),
+            Some(through) if through >= from => way.deliver(Delivery::Progress { through }),
+            Some(_) | None => {
+                let asked = &mut watchers.progress_asked;
+                asked.retain(|(_, asked)| !asked.is(way));
+                asked.push((from, way.clone()));
+            }
         }
     }
 
@@ -468,6 +501,7 @@ impl Hub {
         let state = replica.stores().state.clone();
         loop {
             let reached = applied.borrow_and_update().revision;
+            let next_look = Instant::now() + LOOKS_APART;
             match self.catch_up(&state, reached) {
                 Ok(()) => {}
                 // The state has failed, and the member ends.
@@ -480,6 +514,7 @@ impl Hub {
             {
                 return;
             }
+            sleep_until(next_look).await;
         }
     }
 
@@ -488,13 +523,11 @@ impl Hub {
         loop {
             let (after, previous) = {
                 let mut watchers = self.lock();
-                let after = *watchers.position.get_or_insert(reached);
-                for way in std::mem::take(&mut watchers.progress_asked) {
-                    way.deliver(Delivery::Progress { through: after });
-                }
+                let after = watchers.position.unwrap_or(reached);
+                watchers.comes_to(after);
                 if watchers.all.is_empty() {
                     // Nobody listens; who comes reads the history up to here.
-                    watchers.position = Some(after.max(reached));
+                    watchers.comes_to(after.max(reached));
                     return Ok(());
                 }
                 (after, watchers.previous_wanted > 0)
@@ -502,23 +535,23 @@ impl Hub {
             if after >= reached {
                 return Ok(());
             }
-            let (compacted, events, through) = state.with_view(|view| {
+            let (intact, events, through) = state.with_view(|view| {
                 let events = view.events_after(after, ROWS_AT_ONCE, BYTES_AT_ONCE, |_| true);
                 let told = events.found.into_iter();
                 let told = told.map(|(id, event)| {
                     Arc::new(Told::of(view, id, event, previous, self.waiting()))
                 });
                 (
-                    view.globals().compacted,
+                    view.globals().has_history_after(after),
                     told.collect::<Vec<_>>(),
                     events.through,
                 )
             })?;
             let mut watchers = self.lock();
-            if compacted > after.next() {
+            if !intact {
                 // Some of it may be gone: each watcher is told so when it reads for itself.
                 watchers.let_all_go(after);
-                watchers.position = Some(through);
+                watchers.comes_to(through);
             } else if !previous && watchers.previous_wanted > 0 {
                 // Someone who wants to know what was before has come meanwhile: read it again.
             } else {

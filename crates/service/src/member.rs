@@ -162,6 +162,11 @@ impl Member {
         self.hub.get_or_init(begin).clone()
     }
 
+    /// Watchers through the etcd API, and those of them that read the history for themselves.
+    pub(crate) fn watchers(&self) -> (usize, usize) {
+        self.hub.get().map_or((0, 0), Hub::watchers)
+    }
+
     /// Notes that everything is applied that was answered before the start.
     pub(crate) fn has_caught_up(&self) {
         self.caught_up.store(true, Ordering::Relaxed);

@@ -107,6 +107,7 @@ pub(crate) fn render(member: &Member) -> Result<String, fmt::Error> {
     let seconds = member.metrics.seconds.clone();
     registry.register("request_seconds", "Time to an answer, seconds", seconds);
     connections(registry, &member.metrics);
+    watchers(registry, member);
     raft(registry, member);
     storage(registry, member);
     let mut text = String::new();
@@ -134,6 +135,22 @@ fn connections(registry: &mut Registry, metrics: &Metrics) {
         "connections_turned_away",
         "Connections closed for what the caller did or for lack of room, by port",
         turned_away,
+    );
+}
+
+fn watchers(registry: &mut Registry, member: &Member) {
+    let (all, behind) = member.watchers();
+    gauge(
+        registry,
+        "watchers",
+        "Watchers through the etcd API",
+        all as u64,
+    );
+    gauge(
+        registry,
+        "watchers_reading_history",
+        "Those of them that have not caught up, and read the history for themselves",
+        behind as u64,
     );
 }
 

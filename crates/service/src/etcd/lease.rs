@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures::StreamExt;
+use futures::future::ready;
 use futures::stream::BoxStream;
+use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 use tally_consensus::{Consistency, Replica};
 use tally_model::lease::{GrantLease, LEASE_TTL_S_MAX};
@@ -19,6 +20,7 @@ use tally_proto::etcd::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
+use super::end::End;
 use super::writer::Writer;
 use super::{header, rpctypes, tag};
 use crate::deadline;
@@ -170,14 +172,18 @@ impl Lease for LeaseAnswers {
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let replica = self.writer.replica()?;
         let member = self.member.clone();
+        let end = End::of_stream(member.clone(), replica.clone(), request.metadata())?;
         let renewals = request.into_inner().map(move |asked| {
             let (member, replica) = (member.clone(), replica.clone());
             async move { renew(&member, &replica, asked?).await }
         });
-        let closing = self.member.ending.closing.clone();
-        let renewed = renewals.buffered(RENEWED_AT_ONCE);
-        let renewed = renewed.take_until(async move { closing.cancelled().await });
-        Ok(Response::new(renewed.boxed()))
+        let renewed = renewals.buffered(RENEWED_AT_ONCE).map(Some);
+        // When the client is done, so is the stream; an end of another kind is told, and is the last.
+        let renewed = renewed.chain(stream::once(ready(None)));
+        let ended = stream::once(end.reason()).map(|why| Some(Err(why)));
+        let answers = stream::select(renewed, ended);
+        let answers = answers.take_while(|answer| ready(answer.is_some()));
+        Ok(Response::new(answers.filter_map(ready).boxed()))
     }
 
     async fn lease_time_to_live(

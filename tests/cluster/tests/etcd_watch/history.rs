@@ -4,9 +4,9 @@ use anyhow::{Context, Result, ensure};
 use tally_proto::etcd::kv_client::KvClient;
 use tally_proto::etcd::watch_request::RequestUnion;
 use tally_proto::etcd::{WatchCancelRequest, WatchCreateRequest, WatchProgressRequest};
-use tally_testkit::channel;
+use tally_testkit::{Cluster, channel, until};
 
-use crate::watching::{Watching, cluster, prefix, put, put_at_once, told};
+use crate::watching::{TOLD_WITHIN, Watching, cluster, prefix, put, put_at_once, told};
 
 /// One stream is not read from until far more has happened than may wait for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -126,8 +126,9 @@ async fn a_watcher_that_catches_up_can_be_cancelled_and_holds_back_progress() ->
     ensure!(through >= last, "progress to r{through}, not r{last}");
 
     let mut cancelled = Watching::open(&to).await?;
-    cancelled.create(past).await?;
-    let cancel = WatchCancelRequest { watch_id: 0 };
+    let numbered = |ask| WatchCreateRequest { watch_id: 7, ..ask };
+    cancelled.create(numbered(past)).await?;
+    let cancel = WatchCancelRequest { watch_id: 7 };
     cancelled.ask(RequestUnion::CancelRequest(cancel)).await?;
     let mut events = 0;
     loop {
@@ -140,10 +141,97 @@ async fn a_watcher_that_catches_up_can_be_cancelled_and_holds_back_progress() ->
     }
     ensure!(events < TXNS * KEYS, "all {events} were told before");
     // Of the cancelled one nothing more comes, not even when another has its number.
-    let created = cancelled.create(prefix("h/")).await?;
-    ensure!(created.created && created.watch_id == 0, "{created:?}");
+    let created = cancelled.create(numbered(prefix("h/"))).await?;
+    ensure!(created.created && created.watch_id == 7, "{created:?}");
     let one = put(&mut kv, "h/000", b"new".to_vec()).await?;
     let events = cancelled.events(1).await?;
     ensure!(told(&events[0].1).3 == one, "r{}", told(&events[0].1).3);
+    cluster.stop().await
+}
+
+/// A client cancels once more what has ended by itself, and must not end another with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_two_watchers_of_a_stream_are_given_one_number() -> Result<()> {
+    let (cluster, to) = cluster().await?;
+    let mut watching = Watching::open(&to).await?;
+    for number in 0..3 {
+        let created = watching.create(prefix("i/")).await?;
+        ensure!(created.watch_id == number, "{created:?}");
+        let cancel = WatchCancelRequest { watch_id: number };
+        watching.ask(RequestUnion::CancelRequest(cancel)).await?;
+        let cancelled = watching.next().await?;
+        ensure!(cancelled.canceled, "{cancelled:?}");
+    }
+    cluster.stop().await
+}
+
+/// Its client goes on from whatever revision it is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_of_what_is_to_come_is_not_told_of_an_earlier_revision() -> Result<()> {
+    let (cluster, to) = cluster().await?;
+    let mut kv = KvClient::new(to.clone());
+    let now = put(&mut kv, "c/0", Vec::new()).await?;
+    let to_come = WatchCreateRequest {
+        start_revision: now + 2,
+        ..prefix("c/")
+    };
+    let mut watching = Watching::open(&to).await?;
+    watching.create(to_come).await?;
+    let progress = || RequestUnion::ProgressRequest(WatchProgressRequest {});
+    watching.ask(progress()).await?;
+    put(&mut kv, "c/1", Vec::new()).await?;
+    let first = put(&mut kv, "c/2", Vec::new()).await?;
+    let answer = watching.next().await?;
+    ensure!(answer.events.len() == 1, "{answer:?}");
+    ensure!(told(&answer.events[0]).3 == first, "{answer:?}");
+    watching.ask(progress()).await?;
+    let answer = watching.next().await?;
+    ensure!(answer.watch_id == -1, "{answer:?}");
+    cluster.stop().await
+}
+
+/// One that has caught up is told with all the others, and costs little; it must get there although more
+/// happens all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_watchers_catch_up_while_writes_go_on() -> Result<()> {
+    const WATCHERS: usize = 500;
+    const WRITERS: usize = 8;
+    let cluster = Cluster::start(3).await?;
+    let follower = cluster.followers().await?.remove(0);
+    let to = channel(&cluster.address(&follower)?).await?;
+    let mut writers = tokio::task::JoinSet::new();
+    for number in 0..WRITERS {
+        let mut kv = KvClient::new(to.clone());
+        writers.spawn(async move {
+            loop {
+                if let Err(error) = put(&mut kv, &format!("w/{number}"), Vec::new()).await {
+                    return error;
+                }
+            }
+        });
+    }
+    let mut watching = Watching::open(&to).await?;
+    for _ in 0..WATCHERS {
+        let ask = RequestUnion::CreateRequest(prefix("other/"));
+        watching.ask(ask).await?;
+        let created = watching.next().await?;
+        ensure!(created.created && !created.canceled, "{created:?}");
+    }
+    until("all watchers have caught up", TOLD_WITHIN, async || {
+        let metrics = cluster.member(&follower)?.http("/metrics").await?.body;
+        for line in [
+            format!("tally_watchers {WATCHERS}"),
+            "tally_watchers_reading_history 0".to_owned(),
+        ] {
+            ensure!(
+                metrics.lines().any(|found| found == line),
+                "not {line}: {metrics}"
+            );
+        }
+        Ok(())
+    })
+    .await?;
+    ensure!(writers.try_join_next().is_none(), "a writer has ended");
+    writers.shutdown().await;
     cluster.stop().await
 }

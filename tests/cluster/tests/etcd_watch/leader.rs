@@ -42,3 +42,37 @@ async fn a_stream_that_needs_a_leader_ends_when_its_member_is_cut_off() -> Resul
     ensure!(told(&events[0].1).3 == revision, "{events:?}");
     cluster.stop().await
 }
+
+/// To be opened again it would need a leader just when there is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_needs_a_leader_outlives_leaders() -> Result<()> {
+    const LEADERS: u32 = 6;
+    let mut cluster = Cluster::start(3).await?;
+    let names = cluster.names();
+    let mut streams = Vec::new();
+    for name in &names {
+        let to = channel(&cluster.address(name)?).await?;
+        let mut watching = Watching::open_with(&to, true).await?;
+        watching.create(prefix("l/")).await?;
+        streams.push((name.clone(), watching));
+    }
+    let killed = cluster.leader().await?;
+    cluster.kill(&killed)?;
+    streams.retain(|(name, _)| *name != killed);
+    let mut others = names;
+    others.retain(|name| *name != killed);
+    for number in 0..LEADERS {
+        let leader = cluster.leader_among(&others).await?;
+        let mut kv = KvClient::new(channel(&cluster.address(&leader)?).await?);
+        let key = format!("l/{number}");
+        let revision = put(&mut kv, &key, Vec::new()).await?;
+        for (name, watching) in &mut streams {
+            let events = watching.events(1).await.context(name.clone())?;
+            ensure!(told(&events[0].1).3 == revision, "{name}: {events:?}");
+        }
+        let next = others.iter().find(|name| **name != leader);
+        let next = next.context("no other member")?;
+        cluster.transfer_leader(next).await?;
+    }
+    cluster.stop().await
+}

@@ -13,7 +13,7 @@ use tally_proto::etcd::watch_request::RequestUnion;
 use tally_proto::etcd::{WatchCreateRequest, WatchRequest};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 use super::answer::{Outgoing, WatchResponse};
 use crate::etcd::header;
@@ -37,6 +37,10 @@ struct Watcher {
     wanted: Wanted,
     /// The first revision that it wants to be told of.
     from: Revision,
+    /// It is not told that the store has come less far than this: its client knows better.
+    not_before: Revision,
+    /// It has begun, so that a compaction ends it only where history is gone that it has not been told.
+    begun: bool,
     fragment: bool,
     /// It wants to be told how far the store has come when nothing happens.
     progress: bool,
@@ -64,6 +68,8 @@ pub(super) struct Stream {
     behind: VecDeque<Watch>,
     next: i64,
     serial: u64,
+    /// The latest revision that the client was told when a watcher was created.
+    told: Revision,
     /// The client has asked how far all have come, and was not told yet.
     progress_asked: bool,
 }
@@ -91,6 +97,7 @@ impl Stream {
             behind: VecDeque::new(),
             next: 0,
             serial: 0,
+            told: Revision::EMPTY,
             progress_asked: false,
         }
     }
@@ -100,8 +107,8 @@ impl Stream {
         self.send.clone()
     }
 
-    /// Serves the stream until its client is gone.
-    pub(super) async fn run(mut self, mut requests: Streaming<WatchRequest>) {
+    /// Serves the stream until its client is gone; gives why it must end when the client is to be told.
+    pub(super) async fn run(mut self, mut requests: Streaming<WatchRequest>) -> Option<Status> {
         let mut look = tokio::time::interval(self.progress_every() / LOOKS_AT_QUIET_ONES);
         let send = self.send.clone();
         let mut asking = true;
@@ -110,7 +117,7 @@ impl Stream {
             let step = tokio::select! {
                 request = requests.next(), if asking => match request {
                     Some(Ok(request)) => self.take(request).await,
-                    Some(Err(_)) => Err(Ended),
+                    Some(Err(unreadable)) => return Some(unreadable),
                     // It asks for nothing more, and goes on to listen.
                     None => {
                         asking = false;
@@ -126,10 +133,10 @@ impl Stream {
                 }
             };
             if step.is_err() {
-                return;
+                return None;
             }
             if waited_for && self.behind.is_empty() && self.progress_asked {
-                self.hub.ask_progress(&self.way);
+                self.ask_progress();
             }
         }
     }
@@ -143,7 +150,7 @@ impl Stream {
             },
             Some(RequestUnion::ProgressRequest(_)) => {
                 self.progress_asked = true;
-                self.hub.ask_progress(&self.way);
+                self.ask_progress();
                 Ok(())
             }
             None => Ok(()),
@@ -151,6 +158,11 @@ impl Stream {
     }
 
     async fn create(&mut self, ask: WatchCreateRequest) -> Result<(), Ended> {
+        if ask.start_revision < 0 {
+            return self
+                .not_created("etcdserver: mvcc: required revision has been compacted")
+                .await;
+        }
         let revision = self.member.known_revision().map_err(|_| Ended)?;
         let wanted = match wanted(&ask) {
             Ok(wanted) if self.watchers.len() < WATCHERS_MAX => wanted,
@@ -162,7 +174,9 @@ impl Stream {
                 while self.watchers.contains_key(&self.next) {
                     self.next += 1;
                 }
-                self.next
+                // Not given twice: the client may cancel the one before once more.
+                self.next += 1;
+                self.next - 1
             }
             given if given < 0 || self.watchers.contains_key(&given) => {
                 let why = "mvcc: duplicate watch ID provided on the WatchStream";
@@ -173,16 +187,19 @@ impl Stream {
         let Some(admission) = self.hub.admit(&wanted) else {
             return self.not_created("too many watchers on this member").await;
         };
-        let from = match u64::try_from(ask.start_revision) {
-            Ok(from) if from > 0 => Revision(from),
-            Ok(_) | Err(_) => revision.next(),
+        let (from, not_before) = match u64::try_from(ask.start_revision) {
+            Ok(from) if from > 0 => (Revision(from), Revision(from)),
+            Ok(_) | Err(_) => (revision.next(), revision),
         };
+        self.told = self.told.max(revision);
         self.serial += 1;
         let serial = self.serial;
         let watcher = Watcher {
             serial,
             wanted,
             from,
+            not_before,
+            begun: false,
             fragment: ask.fragment,
             progress: ask.progress_notify,
             progress_due: false,
@@ -244,7 +261,9 @@ impl Stream {
     /// Tells those that are to know it how far the store has come. Everything before was told.
     async fn progress(&mut self, through: Revision) -> Result<(), Ended> {
         let due = self.watchers.iter_mut();
-        let due = due.filter(|(_, watcher)| watcher.progress_due && watcher.place.is_some());
+        let due = due.filter(|(_, watcher)| {
+            watcher.progress_due && watcher.place.is_some() && watcher.not_before <= through
+        });
         let due = due.map(|(id, watcher)| {
             watcher.progress_due = false;
             watcher.quiet_since = Instant::now();
@@ -254,7 +273,11 @@ impl Stream {
         // While one has not caught up it is not true of all; it is asked again when the last one has.
         if self.progress_asked && self.behind.is_empty() {
             self.progress_asked = false;
-            told.push(NO_WATCH);
+            // Nor is it true of one whose first revision is still to come. As in etcd, the client is not answered.
+            let mut watchers = self.watchers.values();
+            if watchers.all(|watcher| watcher.not_before <= through) {
+                told.push(NO_WATCH);
+            }
         }
         for id in told {
             let progress = WatchResponse {
@@ -314,17 +337,19 @@ impl Stream {
         let Some(watcher) = self.watcher(watch) else {
             return Ok(());
         };
-        let (wanted, through) = (watcher.wanted.clone(), watcher.through);
+        let (wanted, through, begun) = (watcher.wanted.clone(), watcher.through, watcher.begun);
         if let Some(place) = hub.enter(watch, &wanted, through, &way) {
-            watcher.place = Some(place);
-            // It has read as far as this, which may be further than the hub has told.
-            watcher.from = watcher.from.max(through.next());
+            self.enters(watch, place, through);
             return Ok(());
         }
         let state = self.replica.stores().state.reader();
         let bytes_max = hub.readable_at_once();
         let read = state.with_view(|view| {
-            let compacted = view.globals().compacted;
+            let globals = view.globals();
+            let compacted = Some(globals.compacted).filter(|&compacted| match begun {
+                true => !globals.has_history_after(through),
+                false => through.next() < compacted,
+            });
             let accepts = |event: &_| wanted.accepts(event);
             let events = view.events_after(through, ROWS_AT_ONCE, bytes_max, accepts);
             let (previous, waiting) = (wanted.previous, hub.waiting());
@@ -333,16 +358,35 @@ impl Stream {
             (compacted, told.collect::<Batch>(), events.through)
         });
         let (compacted, events, reached) = read.map_err(|_| Ended)?;
-        if through.next() < compacted {
+        if let Some(compacted) = compacted {
             self.watchers.remove(&watch.id);
             return self.cancelled(watch.id, compacted).await;
         }
+        // A watcher of revisions that are still to come knows of all before them.
+        let through = reached.max(through);
         if let Some(watcher) = self.watcher(watch) {
-            // A watcher of revisions that are still to come knows of all before them.
-            watcher.through = reached.max(through);
+            watcher.through = through;
+            watcher.begun = true;
         }
-        self.behind.push_back(watch);
-        self.tell(watch, events).await
+        // At once, if that was all there is: later there would be more again, and it would never enter a hub that is
+        // busy. What it is told from there on waits until this is done.
+        let place = hub.enter(watch, &wanted, through, &way);
+        self.tell(watch, events).await?;
+        match place {
+            Some(place) => self.enters(watch, place, through),
+            None => self.behind.push_back(watch),
+        }
+        Ok(())
+    }
+
+    /// A watcher is told by the hub from now on of everything after a revision.
+    fn enters(&mut self, watch: Watch, place: Place, through: Revision) {
+        if let Some(watcher) = self.watcher(watch) {
+            watcher.place = Some(place);
+            watcher.begun = true;
+            // It has read as far as this, which may be further than the hub has told.
+            watcher.from = watcher.from.max(through.next());
+        }
     }
 
     /// Finds those that asked to be told how far the store has come, and have heard nothing for long.
@@ -356,8 +400,12 @@ impl Stream {
             }
         }
         if any {
-            self.hub.ask_progress(&self.way);
+            self.ask_progress();
         }
+    }
+
+    fn ask_progress(&self) {
+        self.hub.ask_progress(&self.way, self.told);
     }
 
     /// After so long without an event, a watcher that asked for it is told how far the store has come.

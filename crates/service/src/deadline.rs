@@ -22,6 +22,14 @@ pub(crate) fn of(metadata: &MetadataMap) -> Instant {
     Instant::now() + (whole - kept)
 }
 
+/// For what takes as long as it takes: whoever does not say how long it waits, waits as long as anybody.
+pub(crate) fn of_long(metadata: &MetadataMap) -> Instant {
+    match metadata.contains_key("grpc-timeout") {
+        true => of(metadata),
+        false => Instant::now() + MAX,
+    }
+}
+
 /// For what is asked on a stream, whose own deadline is none of a single question.
 pub(crate) fn usual() -> Instant {
     Instant::now() + DEFAULT

@@ -25,6 +25,8 @@ pub(crate) struct KeysDraft<'v, V> {
     bounds: AtOnce,
     /// It has been too much once: what was found since then is not all.
     too_much: Cell<bool>,
+    /// A put was to keep something of a key that an operation before it has deleted.
+    kept_nothing: bool,
 }
 
 /// How much a request may look at, and answer with.
@@ -80,7 +82,18 @@ impl<'v, V: View> KeysDraft<'v, V> {
             answer_bytes: Cell::new(0),
             bounds: AtOnce::ANYTHING,
             too_much: Cell::new(false),
+            kept_nothing: false,
         }
+    }
+
+    /// Notes that a put was to keep what is no more.
+    pub(super) fn keeps_nothing(&mut self) {
+        self.kept_nothing = true;
+    }
+
+    /// True when a request must not stand: see [`KeysDraft::keeps_nothing`].
+    pub(super) fn has_kept_nothing(&self) -> bool {
+        self.kept_nothing
     }
 
     /// Has the bounds of a request that writes, or of one that does not, hold for what is looked at from now on.

@@ -155,6 +155,11 @@ pub(crate) fn run(draft: &mut Draft<'_, impl View>, op: &KeyOp) -> Outcome {
         draft.undo_keys(begun);
         return Outcome::Refused(Refusal::TooMuchAtOnce);
     }
+    // It was there when it was looked for. etcd does not survive such a request.
+    if draft.keys.has_kept_nothing() {
+        draft.undo_keys(begun);
+        return Outcome::Refused(Refusal::KeyNotFound);
+    }
     Outcome::Applied {
         revision: draft.globals.revision,
         effect: Effect::Keys(answer),

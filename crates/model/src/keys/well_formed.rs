@@ -19,8 +19,11 @@ struct Written {
 }
 
 impl Written {
+    /// A deletion of all keys from one on counts for none: etcd takes its end, a zero byte, for a key here, before
+    /// which nothing is. So a transaction may delete everything and then put something.
     fn deletes(&self, key: &[u8]) -> bool {
-        self.deletes.iter().any(|range| range.contains(key))
+        let mut ranges = self.deletes.iter();
+        ranges.any(|range| !matches!(range, KeyRange::From(_)) && range.contains(key))
     }
 }
 

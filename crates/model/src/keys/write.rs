@@ -30,6 +30,13 @@ pub enum LeaseOf {
     Kept,
 }
 
+impl Put {
+    /// True when something of the version before stays.
+    fn keeps(&self) -> bool {
+        self.value.is_none() || self.lease == LeaseOf::Kept
+    }
+}
+
 /// Deletes keys. Reserved ones among them stay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeleteRange {
@@ -43,8 +50,7 @@ pub(super) fn check_put(draft: &Draft<'_, impl View>, ask: &Put) -> Result<(), R
     if is_reserved(&ask.key) {
         return Err(Refusal::KeyReserved);
     }
-    let kept = ask.value.is_none() || ask.lease == LeaseOf::Kept;
-    if kept && draft.view.key(&ask.key).is_none() {
+    if ask.keeps() && draft.view.key(&ask.key).is_none() {
         return Err(Refusal::KeyNotFound);
     }
     match ask.lease {
@@ -83,6 +89,9 @@ pub(crate) fn next_version(
 /// Puts what was checked.
 pub(super) fn put(draft: &mut Draft<'_, impl View>, ask: &Put) -> KeyAnswer {
     let previous = draft.keys.get(&ask.key);
+    if ask.keeps() && previous.is_none() {
+        draft.keys.keeps_nothing();
+    }
     let revision = draft.revise();
     let value = match (&ask.value, &previous) {
         (Some(value), _) => value.clone(),

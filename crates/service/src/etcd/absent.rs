@@ -21,9 +21,15 @@ const ABSENT: [(&str, &str, &str); 4] = [
     ("/etcdserverpb.KV/RangeStream", "RangeStream", PAGES),
 ];
 
+/// A client that was given a name and a password asks for this first, and goes on without a token when it is told
+/// that none is needed.
+const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
+
 /// Adds the answers to the services of a port.
 pub(super) fn serve(routes: Routes) -> Routes {
     let mut router = routes.into_axum_router();
+    let authenticate = || async { rpctypes::auth_not_enabled().into_http::<Body>() };
+    router = router.route(AUTHENTICATE, any(authenticate));
     for (path, call, instead) in ABSENT {
         let answer =
             move || async move { rpctypes::unimplemented(call, instead).into_http::<Body>() };
@@ -42,9 +48,25 @@ mod tests {
 
     use super::*;
 
+    async fn told(path: &str) -> Status {
+        let mut router = serve(Routes::default()).into_axum_router();
+        let request = Request::post(path).body(Body::empty()).unwrap();
+        let response = router.call(request).await.unwrap();
+        Status::from_header_map(response.headers()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_client_with_a_password_is_told_that_it_needs_none() {
+        let status = told("/etcdserverpb.Auth/Authenticate").await;
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert_eq!(
+            status.message(),
+            "etcdserver: authentication is not enabled"
+        );
+    }
+
     #[tokio::test]
     async fn a_caller_of_what_is_absent_is_told_what_there_is_instead() {
-        let mut router = serve(Routes::default()).into_axum_router();
         for path in [
             "/etcdserverpb.Auth/AuthEnable",
             "/etcdserverpb.Auth/UserList",
@@ -52,9 +74,7 @@ mod tests {
             "/v3electionpb.Election/Campaign",
             "/etcdserverpb.KV/RangeStream",
         ] {
-            let request = Request::post(path).body(Body::empty()).unwrap();
-            let response = router.call(request).await.unwrap();
-            let status = Status::from_header_map(response.headers()).unwrap();
+            let status = told(path).await;
             assert_eq!(status.code(), Code::Unimplemented, "{path}");
             assert!(status.message().contains("; instead: "), "{status}");
         }

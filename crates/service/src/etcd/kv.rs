@@ -350,7 +350,8 @@ impl Kv for KvAnswers {
         let command = Ok(Command::Compact(Compact { revision }));
         let done = self.writer.write("KV.Compact", &metadata, command).await?;
         if ask.physical {
-            self.reclaimed(revision, deadline::of(&metadata)).await?;
+            self.reclaimed(revision, deadline::of_long(&metadata))
+                .await?;
         }
         let message = CompactionResponse {
             header: Some(header(&self.member, done.revision)),

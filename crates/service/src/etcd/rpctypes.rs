@@ -46,6 +46,10 @@ pub(super) fn too_many() -> Status {
     Status::resource_exhausted("etcdserver: too many requests")
 }
 
+pub(super) fn auth_not_enabled() -> Status {
+    Status::failed_precondition("etcdserver: authentication is not enabled")
+}
+
 pub(super) fn no_leader() -> Status {
     Status::unavailable("etcdserver: no leader")
 }

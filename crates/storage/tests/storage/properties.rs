@@ -28,15 +28,31 @@ use crate::script::{
 #[derive(Clone, Debug)]
 enum Step {
     Request(Box<Request>, u64),
+    /// What one of the first sessions asks for under its next tag, while its latest few answers are not acknowledged.
+    Next {
+        session: u64,
+        unacknowledged: u64,
+        command: Box<Command>,
+        later: u64,
+    },
     Membership,
     Blank,
 }
 
-fn marker() -> impl Strategy<Value = Marker> {
-    (1..4_u128).prop_map(|bits| Marker {
-        bits,
+/// Sessions that are opened before the steps, each under the marker of its number.
+const SESSIONS: u64 = 3;
+/// Entries before theirs.
+const BEFORE_SESSIONS: u64 = 2;
+
+fn marker_of(session: u64) -> Marker {
+    Marker {
+        bits: session.into(),
         created_unix_ms: 1,
-    })
+    }
+}
+
+fn marker() -> impl Strategy<Value = Marker> {
+    (1..=SESSIONS).prop_map(marker_of)
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -122,14 +138,21 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(untagged(Command::ReclaimVersions)),
         1 => lease().prop_map(|lease| untagged(Command::RenewLease(lease))),
         3 => pass_time().prop_map(untagged),
-        8 => (2..8_u64, 1..8_u64, 1..4_u64, marker(), command()).prop_map(
+        4 => (2..8_u64, 1..8_u64, 1..4_u64, marker(), command()).prop_map(
             |(session, sequence, acknowledged, marker, command)| {
                 tagged(session, sequence, acknowledged, marker, command)
             }
         ),
     ];
+    let next = (1..=SESSIONS, 0..3_u64, command(), 0..3_000_u64);
     prop_oneof![
-        20 => (request, 0..3_000_u64).prop_map(|(request, unix_ms)| Step::Request(Box::new(request), unix_ms)),
+        12 => next.prop_map(|(session, unacknowledged, command, later)| Step::Next {
+            session,
+            unacknowledged,
+            command: Box::new(command),
+            later,
+        }),
+        12 => (request, 0..3_000_u64).prop_map(|(request, unix_ms)| Step::Request(Box::new(request), unix_ms)),
         1 => Just(Step::Membership),
         1 => Just(Step::Blank),
     ]
@@ -143,31 +166,45 @@ fn log(steps: &[Step]) -> Vec<LogEntry> {
         outcomes_per_session_max: 3,
         ..Settings::default()
     };
-    let session = |bits| {
-        let marker = Marker {
-            bits,
-            created_unix_ms: 1,
-        };
-        Step::Request(Box::new(untagged(open_session(marker))), 0)
-    };
     let first = [
         Step::Membership,
         Step::Request(Box::new(untagged(found(settings))), 0),
-        session(1),
-        session(2),
-        session(3),
     ];
+    let sessions = (1..=SESSIONS).map(|session| {
+        let open = untagged(open_session(marker_of(session)));
+        Step::Request(Box::new(open), 0)
+    });
+    let mut sequences = [0_u64; SESSIONS as usize + 1];
     let mut now = 1_000;
     let entry = |(index, step): (u64, Step)| match step {
         Step::Request(request, later) => {
             now += later / 10;
             proposal(index, now, *request)
         }
+        Step::Next {
+            session,
+            unacknowledged,
+            command,
+            later,
+        } => {
+            now += later / 10;
+            let sequence = &mut sequences[usize::try_from(session).unwrap()];
+            *sequence += 1;
+            let acknowledged = sequence.saturating_sub(unacknowledged).max(1);
+            let (id, marker) = (BEFORE_SESSIONS - 1 + session, marker_of(session));
+            let request = tagged(id, *sequence, acknowledged, marker, *command);
+            proposal(index, now, request)
+        }
         Step::Membership => membership(index, &[7, index + 10]),
         Step::Blank => blank(index),
     };
     (0..)
-        .zip(first.into_iter().chain(steps.iter().cloned()))
+        .zip(
+            first
+                .into_iter()
+                .chain(sessions)
+                .chain(steps.iter().cloned()),
+        )
         .map(entry)
         .collect()
 }

@@ -3,16 +3,23 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use futures::StreamExt;
+use prost::Message;
 use tally_proto::etcd::compare::{CompareTarget, TargetUnion};
 use tally_proto::etcd::kv_client::KvClient;
 use tally_proto::etcd::lease_client::LeaseClient;
 use tally_proto::etcd::request_op::Request as Op;
+use tally_proto::etcd::watch_client::WatchClient;
+use tally_proto::etcd::watch_request::RequestUnion;
 use tally_proto::etcd::{
     CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest,
-    PutRequest, RangeRequest, RequestOp, TxnRequest,
+    PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest, WatchRequest,
+    WatchResponse,
 };
 use tally_testkit::keys::tag_request;
 use tally_testkit::{Cluster, Requester, channel, until};
+use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -22,6 +29,16 @@ const DUPLICATE: &str = "etcdserver: duplicate key given in txn request";
 const FUTURE: &str = "etcdserver: mvcc: required revision is a future revision";
 const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
 const NO_LEASE: &str = "etcdserver: requested lease not found";
+const EMPTY_RANGE: &str = "mvcc: watcher range is empty";
+const DUPLICATE_WATCH: &str = "mvcc: duplicate watch ID provided on the WatchStream";
+
+/// What a member reads of one message, without settings of its own.
+const MESSAGE_BYTES_MAX: usize = (3 << 19) + (512 << 10);
+
+/// Shortest time to live of a lease, seconds.
+const TTL_MIN: i64 = 2;
+
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
 fn range(key: &str) -> RangeRequest {
     RangeRequest {
@@ -34,6 +51,13 @@ fn put(key: &str) -> PutRequest {
     PutRequest {
         key: key.to_owned().into(),
         ..Default::default()
+    }
+}
+
+fn put_value(key: &str, value: impl Into<Bytes>) -> PutRequest {
+    PutRequest {
+        value: value.into(),
+        ..put(key)
     }
 }
 
@@ -76,6 +100,19 @@ fn is<T>(answer: Result<T, Status>, code: Code, message: &str) -> Result<()> {
     Ok(())
 }
 
+fn too_long(message: &impl Message) -> String {
+    let bytes = message.encoded_len();
+    format!(
+        "message length too large: found {bytes} bytes, the limit is: {MESSAGE_BYTES_MAX} bytes"
+    )
+}
+
+/// How far the store has come, of which a member has applied everything.
+async fn revision(kv: &mut KvClient<Channel>) -> Result<i64> {
+    let header = kv.range(range("k")).await?.into_inner().header;
+    Ok(header.context("no header")?.revision)
+}
+
 async fn reads(kv: &mut KvClient<Channel>) -> Result<()> {
     is(kv.range(range("")).await, Code::InvalidArgument, EMPTY_KEY)?;
     let unknown = RangeRequest {
@@ -89,23 +126,35 @@ async fn reads(kv: &mut KvClient<Channel>) -> Result<()> {
         ..range("k")
     };
     is(kv.range(future).await, Code::OutOfRange, FUTURE)?;
-    // Numbers below zero ask for nothing, and an end before the beginning has nothing before it.
-    for harmless in [
-        RangeRequest {
-            limit: -1,
-            ..range("k")
-        },
-        RangeRequest {
-            revision: -1,
-            ..range("k")
-        },
-        RangeRequest {
-            range_end: "a".into(),
-            ..range("k")
-        },
-    ] {
-        kv.range(harmless).await?;
-    }
+    Ok(())
+}
+
+/// Numbers below zero ask for nothing, and an end before the beginning has nothing before it.
+async fn reads_that_are_answered(kv: &mut KvClient<Channel>) -> Result<()> {
+    let without_limit = RangeRequest {
+        range_end: "m".into(),
+        limit: -1,
+        ..range("k")
+    };
+    let found = kv.range(without_limit).await?.into_inner();
+    let keys: Vec<&[u8]> = found.kvs.iter().map(|pair| pair.key.as_ref()).collect();
+    ensure!(keys == [b"k", b"l"], "{found:?}");
+    ensure!(found.count == 2 && !found.more, "{found:?}");
+    let latest = RangeRequest {
+        revision: -1,
+        ..range("k")
+    };
+    let found = kv.range(latest).await?.into_inner();
+    let values: Vec<&[u8]> = found.kvs.iter().map(|pair| pair.value.as_ref()).collect();
+    ensure!(values == [b"second"], "{found:?}");
+    ensure!(found.count == 1 && !found.more, "{found:?}");
+    let reversed = RangeRequest {
+        range_end: "a".into(),
+        ..range("k")
+    };
+    let found = kv.range(reversed).await?.into_inner();
+    ensure!(found.kvs.is_empty(), "{found:?}");
+    ensure!(found.count == 0 && !found.more, "{found:?}");
     Ok(())
 }
 
@@ -118,8 +167,7 @@ async fn writes(kv: &mut KvClient<Channel>) -> Result<()> {
     )?;
     let both = PutRequest {
         ignore_value: true,
-        value: "v".into(),
-        ..put("k")
+        ..put_value("k", "v")
     };
     let message = "etcdserver: value is provided";
     is(kv.put(both).await, Code::InvalidArgument, message)?;
@@ -141,18 +189,12 @@ async fn writes(kv: &mut KvClient<Channel>) -> Result<()> {
         ..put("k")
     };
     is(kv.put(leased).await, Code::NotFound, NO_LEASE)?;
-    let large = PutRequest {
-        value: vec![0; 3 << 19].into(),
-        ..put("k")
-    };
+    let large = put_value("k", vec![0; 3 << 19]);
     let message = "etcdserver: request is too large";
     is(kv.put(large).await, Code::InvalidArgument, message)?;
-    let larger = PutRequest {
-        value: vec![0; 3 << 20].into(),
-        ..put("k")
-    };
-    let refused = kv.put(larger).await.expect_err("3 MiB");
-    ensure!(refused.code() == Code::ResourceExhausted, "{refused:?}");
+    let larger = put_value("k", vec![0; 3 << 20]);
+    let message = format!("T-007: decoded {}", too_long(&larger));
+    is(kv.put(larger).await, Code::ResourceExhausted, &message)?;
     let reserved = kv.put(put("\0tally/nodes/1")).await.expect_err("reserved");
     ensure!(reserved.message().starts_with("T-505"), "{reserved:?}");
     Ok(())
@@ -202,44 +244,128 @@ async fn transactions(kv: &mut KvClient<Channel>) -> Result<()> {
         invalid,
         "etcdserver: key not found",
     )?;
-    is(kv.txn(nested(33)).await, invalid, TOO_MANY_OPS)?;
+    // The second is the deepest whose messages within one another can be read.
+    for depth in [33, 50] {
+        is(kv.txn(nested(depth)).await, invalid, TOO_MANY_OPS)?;
+    }
+    for depth in [51, 60] {
+        let refused = kv.txn(nested(depth)).await.expect_err("too deep");
+        let said = refused.message();
+        ensure!(refused.code() == invalid, "{depth}: {refused:?}");
+        ensure!(said.starts_with("T-004: found no message: "), "{said}");
+        ensure!(said.ends_with("recursion limit reached"), "{said}");
+    }
+    Ok(())
+}
+
+async fn leases(to: &Channel) -> Result<()> {
+    let mut leases = LeaseClient::new(to.clone());
+    let long = LeaseGrantRequest {
+        ttl: 9_000_000_001,
+        id: 0,
+    };
+    let message = "etcdserver: too large lease TTL";
+    is(leases.lease_grant(long).await, Code::OutOfRange, message)?;
+    // As every other one that is too short, it becomes the shortest.
+    let negative = LeaseGrantRequest { ttl: -1, id: 0 };
+    let granted = leases.lease_grant(negative).await?.into_inner();
+    ensure!(granted.ttl == TTL_MIN && granted.id > 0, "{granted:?}");
+    ensure!(granted.error.is_empty(), "{granted:?}");
+
+    let usual = LeaseGrantRequest { ttl: 600, id: 0 };
+    let id = leases.lease_grant(usual).await?.into_inner().id;
+    let again = LeaseGrantRequest { ttl: 600, id };
+    let message = "etcdserver: lease already exists";
+    let again = leases.lease_grant(again).await;
+    is(again, Code::FailedPrecondition, message)?;
+    leases.lease_revoke(LeaseRevokeRequest { id }).await?;
+    for unknown in [id, 77] {
+        let unknown = LeaseRevokeRequest { id: unknown };
+        is(leases.lease_revoke(unknown).await, Code::NotFound, NO_LEASE)?;
+    }
+    Ok(())
+}
+
+fn watch(watch_id: i64, key: &str, end: &str) -> WatchRequest {
+    let ask = WatchCreateRequest {
+        watch_id,
+        key: key.into(),
+        range_end: end.into(),
+        ..Default::default()
+    };
+    WatchRequest {
+        request_union: Some(RequestUnion::CreateRequest(ask)),
+    }
+}
+
+/// The first answers on a stream that begins with these requests, one for each of them.
+async fn answers(to: &Channel, asks: Vec<WatchRequest>) -> Result<Vec<WatchResponse>, Status> {
+    let count = asks.len();
+    let asks = tokio_stream::iter(asks).chain(tokio_stream::pending());
+    let mut stream = WatchClient::new(to.clone()).watch(asks).await?.into_inner();
+    let mut answers = Vec::new();
+    while answers.len() < count {
+        let answer = timeout(ANSWERED_WITHIN, stream.message()).await;
+        let answer = answer.map_err(|_| Status::deadline_exceeded("told nothing"))??;
+        answers.push(answer.ok_or_else(|| Status::ok("the stream ended"))?);
+    }
+    Ok(answers)
+}
+
+async fn watches(to: &Channel) -> Result<()> {
+    // Of each request the id that is answered, and why there is no such watcher.
+    let asked = [
+        (watch(7, "w", ""), 7, ""),
+        (watch(7, "x", ""), -1, DUPLICATE_WATCH),
+        // etcd takes any but one that is taken.
+        (watch(-2, "w", ""), -1, DUPLICATE_WATCH),
+        (watch(8, "w", "v"), -1, EMPTY_RANGE),
+        (watch(8, "w", "w"), -1, EMPTY_RANGE),
+        (watch(8, "w", "x"), 8, ""),
+    ];
+    let asks = asked.iter().map(|(ask, ..)| ask.clone()).collect();
+    let answers = answers(to, asks).await?;
+    for (answer, (_, id, why)) in answers.iter().zip(&asked) {
+        ensure!(answer.created && answer.watch_id == *id, "{answer:?}");
+        ensure!(answer.canceled != why.is_empty(), "{answer:?}");
+        ensure!(answer.cancel_reason == *why, "{answer:?}");
+    }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_malformed_is_refused_as_etcd_does_and_changes_nothing() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
+    let leader = cluster.leader().await?;
+    let mut kv = KvClient::new(channel(&cluster.address(&leader)?).await?);
+    for (key, value) in [("k", "first"), ("k", "second"), ("l", "")] {
+        kv.put(put_value(key, value)).await?;
+    }
     for name in cluster.names() {
         let to = channel(&cluster.address(&name)?).await?;
         let mut kv = KvClient::new(to.clone());
-        let revision = cluster.status(&name).await?.revision;
+        let before = revision(&mut kv).await?;
         reads(&mut kv).await?;
+        reads_that_are_answered(&mut kv).await?;
         writes(&mut kv).await?;
         transactions(&mut kv).await?;
+        leases(&to).await?;
+        watches(&to).await?;
         let future = CompactionRequest {
             revision: 1_000_000,
             physical: false,
         };
         is(kv.compact(future).await, Code::OutOfRange, FUTURE)?;
-        let mut leases = LeaseClient::new(to);
-        let long = LeaseGrantRequest {
-            ttl: 9_000_000_001,
-            id: 0,
-        };
-        let message = "etcdserver: too large lease TTL";
-        is(leases.lease_grant(long).await, Code::OutOfRange, message)?;
-        let unknown = LeaseRevokeRequest { id: 77 };
-        is(leases.lease_revoke(unknown).await, Code::NotFound, NO_LEASE)?;
-        let after = cluster.status(&name).await?.revision;
-        ensure!(after == revision, "r{revision} became r{after} at {name}");
+        let after = revision(&mut kv).await?;
+        ensure!(after == before, "r{before} became r{after} at {name}");
     }
-    let leader = cluster.leader().await?;
-    let mut kv = KvClient::new(channel(&cluster.address(&leader)?).await?);
-    let absent = kv.range(range("half")).await?.into_inner();
-    ensure!(
-        absent.count == 0,
-        "half of a transaction was done: {absent:?}"
-    );
+    for key in ["half", "deep"] {
+        let found = kv.range(range(key)).await?.into_inner();
+        ensure!(
+            found.count == 0,
+            "a part of a transaction was done: {found:?}"
+        );
+    }
 
     // The deepest that is accepted is applied by everyone, and again after a restart.
     kv.txn(nested(32)).await?;
@@ -267,6 +393,25 @@ async fn what_is_malformed_is_refused_as_etcd_does_and_changes_nothing() -> Resu
         cluster.state_hashes_agree().await
     })
     .await?;
+    cluster.stop().await
+}
+
+/// An end without an error would say that there is nothing to be told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_is_too_long_ends_its_stream_with_the_reason() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let to = channel(&cluster.address(&cluster.leader().await?)?).await?;
+    let long = watch(0, &"w".repeat(3 << 20), "");
+    let message = too_long(&long);
+    let ended = answers(&to, vec![watch(7, "w", ""), long]).await;
+    let ended = ended.err().context("it was accepted")?;
+    ensure!(
+        matches!(ended.code(), Code::OutOfRange | Code::ResourceExhausted),
+        "{ended:?}"
+    );
+    ensure!(ended.message().contains(&message), "{ended:?}");
+    // Others of the connection go on.
+    watches(&to).await?;
     cluster.stop().await
 }
 

@@ -1,7 +1,9 @@
 //! Load on keys through the etcd API: clients that put, get, delete and compare-and-swap, some under
 //! tags of their own and some without, and watchers on every member. What they did and saw is recorded.
 
+mod ask;
 mod client;
+mod history;
 mod linear;
 mod watcher;
 
@@ -14,7 +16,9 @@ use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
 
-pub use client::{KeyClient, tag_request};
+pub use ask::tag_request;
+pub use client::KeyClient;
+pub use history::KeyHistory;
 pub use linear::KeysSearched;
 pub use watcher::{KeyWatcher, Noted};
 
@@ -24,14 +28,26 @@ const CLIENTS: usize = 8;
 /// Keys of one load; a history of each is searched by itself.
 const KEYS: usize = 6;
 
-/// One request about one key.
+/// One request about one key. One that puts two keys counts as two, each with its own key.
 #[derive(Clone, Debug)]
 pub struct KeyOperation {
     pub key: String,
     pub what: Asked,
+    pub way: Way,
     pub invoked: Instant,
     /// When its first answer came, and what it was; `None` when none came.
     pub came: Option<(Instant, Came)>,
+}
+
+/// How it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// `KV.Range`, `KV.Put` or `KV.DeleteRange`.
+    Plain,
+    /// `KV.Txn`.
+    Txn,
+    /// `KV.Txn`, which puts the same value to this other key as well.
+    TxnWith(String),
 }
 
 /// What was asked. Values are not used twice.
@@ -49,11 +65,26 @@ pub enum Asked {
     },
 }
 
-/// A value and how often its key was put since it was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+impl Asked {
+    /// The value that is put if all goes well.
+    pub fn value(self) -> Option<u64> {
+        match self {
+            Self::Put { value } | Self::Swap { value, .. } => Some(value),
+            Self::Get | Self::Delete => None,
+        }
+    }
+}
+
+/// What a key has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     pub value: u64,
+    /// How often the key was put since it was made.
     pub version: i64,
+    /// Revision at which it was made.
+    pub created: i64,
+    /// Revision at which it was put last.
+    pub modified: i64,
 }
 
 /// What was answered.
@@ -61,8 +92,10 @@ pub struct Found {
 pub struct Came {
     /// What the request found, before it changed anything.
     pub before: Option<Found>,
-    /// False when a swap found something else than it expected.
+    /// False when a swap found something else than it expected, or a deletion nothing.
     pub done: bool,
+    /// Of the answer's header: the revision of what was written, and the store's when nothing was.
+    pub revision: i64,
 }
 
 /// What clients did.

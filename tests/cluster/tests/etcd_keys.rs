@@ -1,5 +1,6 @@
 //! Keys through the etcd API while members are killed, paused, cut off and hand over: one order explains
-//! everything that was answered, and watchers on every member are told exactly that history.
+//! everything that was answered, and watchers on every member are told exactly that history: no event is
+//! missing, and every answer is of what they were told.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use tally_proto::etcd::RangeRequest;
 use tally_proto::etcd::kv_client::KvClient;
-use tally_testkit::keys::{KeyLoad, KeyRecord, KeyWatcher, Noted};
+use tally_testkit::keys::{KeyHistory, KeyLoad, KeyRecord, KeyWatcher, Noted};
 use tally_testkit::leader_loss::{Deck, Fault, cluster_for};
 use tally_testkit::{Cluster, channel, rounds, seed};
 
@@ -31,26 +32,38 @@ async fn one_order_explains_what_clients_saw_and_watchers_are_told_it_once() -> 
         let address = cluster.address(&name)?;
         watchers.insert(name, KeyWatcher::start(&address, "round/", 1)?);
     }
+    let mut all = KeyRecord::default();
+    let mut killed: BTreeMap<String, usize> = BTreeMap::new();
     for number in 0..rounds(6, 50) {
         let fault = deck.draw(&mut random);
-        let record = round(&mut cluster, &mut random, number, fault).await;
+        let leader = cluster.leader().await?;
+        let record = round(&mut cluster, &mut random, number, (fault, &leader)).await;
         let record = record.with_context(|| format!("round {number} of seed {seed}, {fault}"))?;
         let searched = record.linearizable()?.at_least(2 * ANSWERED)?;
         println!("round {number}: {fault}: {searched}");
+        all.extend(record);
+        *killed.entry(leader).or_default() += usize::from(fault == Fault::Kill);
     }
     let last = last_revision(&cluster).await?;
     let mut told: Option<Vec<Noted>> = None;
-    for (name, watcher) in &watchers {
+    for (name, watcher) in &mut watchers {
         let noted = watcher.through(last, TOLD_WITHIN).await;
         let noted = noted.with_context(|| format!("the watcher on {name}"))?;
         let first = told.get_or_insert_with(|| noted.clone());
         ensure!(*first == noted, "{name} tells another history");
+        let (broken, kills) = (watcher.broken(), killed.get(name).copied().unwrap_or(0));
+        ensure!(
+            broken <= kills,
+            "{broken} streams of {name} broke, which was killed {kills} times"
+        );
     }
     let told = told.context("nobody watched")?;
+    KeyHistory::of(&told)?.explains(&all)?;
     println!(
-        "{} events were told alike by {} members",
+        "{} events were told alike by {} members, and explain {} answers",
         told.len(),
-        watchers.len()
+        watchers.len(),
+        all.answered()
     );
     ends_as_it_is_stored(&cluster, &told).await?;
     cluster.stop().await
@@ -60,17 +73,16 @@ async fn round(
     cluster: &mut Cluster,
     random: &mut StdRng,
     number: usize,
-    fault: Fault,
+    (fault, leader): (Fault, &str),
 ) -> Result<KeyRecord> {
-    let leader = cluster.leader().await?;
     let followers = cluster.followers().await?;
     let heir = followers.choose(random).context("no follower")?.clone();
     let load = KeyLoad::start(cluster, &format!("round/{number:03}"))?;
     load.answers(ANSWERED, ANSWERED_WITHIN).await?;
-    fault.strike(cluster, &leader, &heir).await?;
+    fault.strike(cluster, leader, &heir).await?;
     load.answers(ANSWERED, ANSWERED_WITHIN).await?;
     if !fault.leaves_it_in() {
-        fault.mend(cluster, &leader)?;
+        fault.mend(cluster, leader)?;
     }
     cluster.all_ready().await?;
     let record = load.stop().await?;
@@ -108,14 +120,16 @@ async fn ends_as_it_is_stored(cluster: &Cluster, told: &[Noted]) -> Result<()> {
     for event in told {
         match &event.value {
             Some(value) => {
-                let now = (value.clone(), event.revision, event.version);
-                played.insert(event.key.clone(), now);
+                let revisions = (event.created, event.revision, event.version);
+                played.insert(event.key.clone(), (value.clone(), revisions));
             }
             None => drop(played.remove(&event.key)),
         }
     }
-    let stored = everything(cluster).await?.into_iter();
-    let stored = stored.map(|pair| (pair.key, (pair.value, pair.mod_revision, pair.version)));
+    let stored = everything(cluster).await?.into_iter().map(|pair| {
+        let revisions = (pair.create_revision, pair.mod_revision, pair.version);
+        (pair.key, (pair.value, revisions))
+    });
     ensure!(
         played == stored.collect::<BTreeMap<_, _>>(),
         "what was told is not what is stored"

@@ -1,9 +1,10 @@
 //! A write through the etcd API whose answer is lost and whose leader is killed is applied once: sent
 //! again under its tag by the client, or, without one, passed on again by the members themselves.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tally_proto::etcd::compare::{CompareResult, CompareTarget, TargetUnion};
 use tally_proto::etcd::kv_client::KvClient;
 use tally_proto::etcd::request_op::Request as Op;
@@ -12,6 +13,9 @@ use tally_proto::mvcc::KeyValue;
 use tally_proto::v1;
 use tally_testkit::keys::tag_request;
 use tally_testkit::{Cluster, Mode, Proxy, Requester, channel, lazy_channel, rounds, until};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
@@ -19,23 +23,31 @@ const ATTEMPT: Duration = Duration::from_secs(20);
 const SEEN_WITHIN: Duration = Duration::from_secs(20);
 const KEY: &str = "counter";
 
-/// `if version == n then put`, as a client does that counts on its own writes.
-fn count_up(version: i64) -> TxnRequest {
-    let put = PutRequest {
-        key: KEY.into(),
+/// Writers without tags on each follower; one half of them uses transactions.
+const WRITERS: usize = 16;
+
+/// The next value, and what was there before.
+fn next(key: &str, version: i64) -> PutRequest {
+    PutRequest {
+        key: key.to_owned().into(),
         value: (version + 1).to_string().into(),
+        prev_kv: true,
         ..Default::default()
-    };
+    }
+}
+
+/// `if version == n then put`, as a client does that counts on its own writes.
+fn count_up(key: &str, version: i64) -> TxnRequest {
     TxnRequest {
         compare: vec![Compare {
             result: CompareResult::Equal.into(),
             target: CompareTarget::Version.into(),
-            key: KEY.into(),
+            key: key.to_owned().into(),
             target_union: Some(TargetUnion::Version(version)),
             ..Default::default()
         }],
         success: vec![RequestOp {
-            request: Some(Op::RequestPut(put)),
+            request: Some(Op::RequestPut(next(key, version))),
         }],
         failure: Vec::new(),
     }
@@ -46,7 +58,7 @@ async fn send(
     version: i64,
     tag: Option<&v1::Tag>,
 ) -> Result<Response<TxnResponse>, Status> {
-    let mut request = Request::new(count_up(version));
+    let mut request = Request::new(count_up(KEY, version));
     request.set_timeout(ATTEMPT);
     if let Some(tag) = tag {
         tag_request(&mut request, tag).map_err(|error| Status::internal(error.to_string()))?;
@@ -135,70 +147,150 @@ async fn a_tagged_transaction_is_recognised_by_the_next_leader() -> Result<()> {
     cluster.stop().await
 }
 
-/// Writers without tags write each key once, while one leader after the other is killed. Whoever is
-/// not killed answers, and no key has two versions.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_untagged_write_is_passed_on_again_and_applied_once() -> Result<()> {
-    let mut cluster = Cluster::start(3).await?;
-    for round in 0..rounds(4, 200) {
-        let leader = cluster.leader().await?;
-        let mut writers = tokio::task::JoinSet::new();
-        for follower in cluster.followers().await? {
-            let to = channel(&cluster.address(&follower)?).await?;
-            for number in 0..16 {
-                let (to, key) = (to.clone(), format!("{round}/{follower}/{number}"));
-                writers.spawn(async move {
-                    for step in 0..8 {
-                        let put = PutRequest {
-                            key: format!("{key}/{step}").into(),
-                            value: "once".into(),
-                            prev_kv: true,
-                            ..Default::default()
-                        };
-                        let mut request = Request::new(put);
-                        request.set_timeout(ATTEMPT);
-                        let answer = KvClient::new(to.clone()).put(request).await?;
-                        let before = answer.into_inner().prev_kv;
-                        ensure!(before.is_none(), "{key}/{step} was put before: {before:?}");
+/// How a writer counts its key up.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    /// What was there before tells whether a put was applied twice.
+    Put,
+    /// A transaction that is applied twice finds its own write.
+    Txn,
+}
+
+async fn count_once(to: Channel, key: &str, by: By, version: i64) -> Result<()> {
+    let mut kv = KvClient::new(to);
+    match by {
+        By::Put => {
+            let mut request = Request::new(next(key, version));
+            request.set_timeout(ATTEMPT);
+            let before = kv.put(request).await?.into_inner().prev_kv;
+            let found = before.as_ref().map_or(0, |pair| pair.version);
+            ensure!(found == version, "{key} was {before:?}, not at {version}");
+        }
+        By::Txn => {
+            let mut request = Request::new(count_up(key, version));
+            request.set_timeout(ATTEMPT);
+            let answer = kv.txn(request).await?.into_inner();
+            ensure!(answer.succeeded, "{key} was not at {version}: {answer:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Writers that each count a key of their own up, without tags, until they are told to stop.
+struct Writers {
+    running: JoinSet<Result<(String, i64)>>,
+    answered: watch::Receiver<usize>,
+    stop: watch::Sender<bool>,
+}
+
+impl Writers {
+    async fn start(addresses: &[String], prefix: &str) -> Result<Self> {
+        let (stop, stopping) = watch::channel(false);
+        let (count, answered) = watch::channel(0);
+        let mut running = JoinSet::new();
+        for (number, address) in addresses.iter().enumerate() {
+            let to = channel(address).await?;
+            for writer in 0..WRITERS {
+                let by = [By::Put, By::Txn][writer % 2];
+                let key = format!("{prefix}{number}/{writer}");
+                let (to, stopping, count) = (to.clone(), stopping.clone(), count.clone());
+                running.spawn(async move {
+                    let mut version = 0;
+                    while !*stopping.borrow() {
+                        count_once(to.clone(), &key, by, version).await?;
+                        version += 1;
+                        count.send_modify(|count| *count += 1);
                     }
-                    Ok(())
+                    Ok((key, version))
                 });
             }
         }
-        let all = RangeRequest {
-            key: format!("{round}/").into(),
-            range_end: format!("{round}0").into(),
-            ..Default::default()
-        };
-        let follower = channel(&cluster.address(&cluster.followers().await?[0])?).await?;
-        let begun = RangeRequest {
-            serializable: true,
-            count_only: true,
-            ..all.clone()
-        };
-        until("some are written", SEEN_WITHIN, async || {
-            let counted = KvClient::new(follower.clone()).range(begun.clone()).await?;
-            ensure!(counted.into_inner().count > 0, "none is");
-            Ok(())
+        Ok(Self {
+            running,
+            answered,
+            stop,
         })
-        .await?;
-        cluster.kill(&leader)?;
-        ensure!(!writers.is_empty(), "every writer had ended before");
-        while let Some(done) = writers.join_next().await {
-            done?.with_context(|| format!("round {round}: after {leader} was killed"))?;
-        }
-        cluster.restart(&leader).await?;
-        let address = cluster.address(&leader)?;
-        let mut client = KvClient::new(channel(&address).await?);
-        let written = client.range(all).await?.into_inner().kvs;
-        ensure!(
-            written.len() == 2 * 16 * 8,
-            "round {round}: {} keys",
-            written.len()
-        );
-        let twice = written.iter().find(|pair| pair.version != 1);
-        ensure!(twice.is_none(), "round {round}: written twice: {twice:?}");
     }
+
+    /// Waits for more answers than there are writers: one of them is to a write that began only now.
+    async fn go_on(&mut self) -> Result<()> {
+        let enough = *self.answered.borrow() + self.running.len() + 1;
+        let answers = self.answered.wait_for(|count| *count >= enough);
+        tokio::select! {
+            waited = timeout(SEEN_WITHIN, answers) => {
+                waited.context("the writers do not go on")??;
+                Ok(())
+            }
+            Some(ended) = self.running.join_next() => bail!("a writer has ended: {:?}", ended?),
+        }
+    }
+
+    /// Ends them, and tells how often each key was written.
+    async fn stop(mut self) -> Result<BTreeMap<String, i64>> {
+        self.stop.send_replace(true);
+        let mut written = BTreeMap::new();
+        while let Some(ended) = self.running.join_next().await {
+            written.extend([ended??]);
+        }
+        Ok(written)
+    }
+}
+
+/// How often these members tried again to have a write applied.
+async fn tried_again(cluster: &Cluster, names: &[String]) -> Result<u64> {
+    let mut sum = 0;
+    for name in names {
+        let metrics = cluster.member(name)?.http("/metrics").await?.body;
+        let line = "tally_proposals_retried_total ";
+        let count = metrics.lines().find_map(|found| found.strip_prefix(line));
+        sum += count.context("no count of attempts")?.parse::<u64>()?;
+    }
+    Ok(sum)
+}
+
+/// Writers without tags count their keys up, while one leader after the other is killed. Whoever is
+/// not killed answers, and no write is applied twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_untagged_write_is_passed_on_again_and_applied_once() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let mut again = 0;
+    for round in 0..rounds(4, 200) {
+        let leader = cluster.leader().await?;
+        let followers = cluster.followers().await?;
+        let addresses = followers.iter().map(|name| cluster.address(name));
+        let addresses: Vec<String> = addresses.collect::<Result<_>>()?;
+        let before = tried_again(&cluster, &followers).await?;
+
+        let mut writers = Writers::start(&addresses, &format!("{round}/")).await?;
+        writers.go_on().await?;
+        cluster.kill(&leader)?;
+        let what = || format!("round {round}: after {leader} was killed");
+        writers.go_on().await.with_context(what)?;
+        let written = writers.stop().await.with_context(what)?;
+        again += tried_again(&cluster, &followers).await? - before;
+
+        cluster.restart(&leader).await?;
+        let stored = versions(&cluster.address(&leader)?, round).await?;
+        ensure!(
+            stored == written,
+            "round {round}: stored {stored:?}, written {written:?}"
+        );
+    }
+    ensure!(again > 0, "no leader was killed while it had a write");
+    println!("members tried again {again} times");
     cluster.state_hashes_agree().await?;
     cluster.stop().await
+}
+
+/// The keys of a round, and how often each was put.
+async fn versions(address: &str, round: usize) -> Result<BTreeMap<String, i64>> {
+    let all = RangeRequest {
+        key: format!("{round}/").into(),
+        range_end: format!("{round}0").into(),
+        ..Default::default()
+    };
+    let mut client = KvClient::new(channel(address).await?);
+    let stored = client.range(all).await?.into_inner().kvs.into_iter();
+    let stored = stored.map(|pair| Ok((String::from_utf8(pair.key.to_vec())?, pair.version)));
+    stored.collect()
 }

@@ -1,29 +1,21 @@
 //! One client of the etcd API.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rand::seq::IndexedRandom;
-use tally_proto::etcd::compare::{CompareResult, CompareTarget, TargetUnion};
-use tally_proto::etcd::kv_client::KvClient;
-use tally_proto::etcd::request_op::Request as Op;
-use tally_proto::etcd::response_op::Response as Answered;
-use tally_proto::etcd::{
-    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse,
-};
-use tally_proto::mvcc::KeyValue;
 use tally_proto::v1;
 use tokio::sync::watch;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Response, Status};
 
-use super::{Asked, Came, Found, KeyOperation, KeyRecord};
+use super::ask::send;
+use super::{Asked, Came, KeyOperation, KeyRecord, Way};
 use crate::requester::{Requester, fresh_marker, lazy_channel};
 
 /// Between two requests, and before the same one is sent to the next member.
 const PAUSE: Duration = Duration::from_millis(10);
-const ATTEMPT: Duration = Duration::from_secs(2);
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Values that nobody has used in this process.
@@ -38,76 +30,8 @@ pub struct KeyClient {
     tagged: bool,
     session: Option<Requester>,
     record: KeyRecord,
-    seen: Vec<u64>,
-}
-
-fn found(pair: &KeyValue) -> Result<Found> {
-    let text = std::str::from_utf8(&pair.value).context("a value that nobody put")?;
-    Ok(Found {
-        value: text.parse().context("a value that nobody put")?,
-        version: pair.version,
-    })
-}
-
-/// The request as one transaction, whose answer tells what was there before.
-fn txn(key: &str, what: Asked) -> TxnRequest {
-    let key = key.as_bytes().to_vec();
-    let op = |request| RequestOp {
-        request: Some(request),
-    };
-    let get = || {
-        op(Op::RequestRange(RangeRequest {
-            key: key.clone().into(),
-            ..Default::default()
-        }))
-    };
-    let put = |value: u64| {
-        op(Op::RequestPut(PutRequest {
-            key: key.clone().into(),
-            value: value.to_string().into(),
-            ..Default::default()
-        }))
-    };
-    let success = match what {
-        Asked::Get => vec![get()],
-        Asked::Put { value } | Asked::Swap { value, .. } => vec![get(), put(value)],
-        Asked::Delete => vec![
-            get(),
-            op(Op::RequestDeleteRange(DeleteRangeRequest {
-                key: key.clone().into(),
-                ..Default::default()
-            })),
-        ],
-    };
-    let compare = match what {
-        Asked::Swap { expected, .. } => vec![Compare {
-            result: CompareResult::Equal.into(),
-            target: CompareTarget::Value.into(),
-            key: key.clone().into(),
-            target_union: Some(TargetUnion::Value(expected.to_string().into())),
-            ..Default::default()
-        }],
-        Asked::Get | Asked::Put { .. } | Asked::Delete => Vec::new(),
-    };
-    TxnRequest {
-        compare,
-        success,
-        failure: vec![get()],
-    }
-}
-
-fn came(answer: &TxnResponse) -> Result<Came> {
-    let first = answer
-        .responses
-        .first()
-        .and_then(|one| one.response.as_ref());
-    let Some(Answered::ResponseRange(range)) = first else {
-        bail!("the answer tells nothing of what was there: {answer:?}");
-    };
-    Ok(Came {
-        before: range.kvs.first().map(found).transpose()?,
-        done: answer.succeeded,
-    })
+    /// What each key had when this client heard of it last.
+    seen: BTreeMap<String, u64>,
 }
 
 impl KeyClient {
@@ -123,21 +47,18 @@ impl KeyClient {
             tagged,
             session: None,
             record: KeyRecord::default(),
-            seen: Vec::new(),
+            seen: BTreeMap::new(),
         })
     }
 
     /// Gets a key once.
     pub(super) async fn get(&mut self, key: &str) -> Result<KeyOperation> {
-        let invoked = Instant::now();
-        let came = self.once(key, Asked::Get).await?;
+        let mut get = begun(key.to_owned(), Asked::Get, Way::Plain);
+        let came = self.once(&get).await?;
         let came = came.context("the members do not answer")?;
-        Ok(KeyOperation {
-            key: key.to_owned(),
-            what: Asked::Get,
-            invoked,
-            came: Some((Instant::now(), came)),
-        })
+        let first = came.into_iter().next();
+        get.came = first.map(|came| (Instant::now(), came));
+        Ok(get)
     }
 
     pub(super) async fn run(
@@ -147,24 +68,16 @@ impl KeyClient {
         count: watch::Sender<usize>,
     ) -> Result<KeyRecord> {
         while !*stopping.borrow() {
-            let key = keys.choose(&mut rand::rng()).context("no keys")?.clone();
-            let what = self.draw();
+            let operation = self.draw(&keys)?;
             let number = self.record.operations.len();
-            self.record.operations.push(KeyOperation {
-                key: key.clone(),
-                what,
-                invoked: Instant::now(),
-                came: None,
-            });
-            let came = match self.tagged {
-                true => self.until_answered(&key, what, &stopping).await?,
-                false => self.once(&key, what).await?,
+            let asked = [Some(operation.clone()), beside(&operation)];
+            self.record.operations.extend(asked.into_iter().flatten());
+            let answer = match self.tagged {
+                true => self.until_answered(&operation, &stopping).await?,
+                false => self.once(&operation).await?,
             };
-            if let Some(came) = came {
-                if let Some(found) = came.before {
-                    self.seen.push(found.value);
-                }
-                self.record.operations[number].came = Some((Instant::now(), came));
+            for (number, came) in (number..).zip(answer.into_iter().flatten()) {
+                self.note(number, came);
                 count.send_modify(|count| *count += 1);
             }
             tokio::time::sleep(PAUSE).await;
@@ -172,65 +85,68 @@ impl KeyClient {
         Ok(self.record)
     }
 
+    /// Records what came of an operation.
+    fn note(&mut self, number: usize, came: Came) {
+        let operation = &mut self.record.operations[number];
+        operation.came = Some((Instant::now(), came));
+        let written = operation.what.value().filter(|_| came.done);
+        if let Some(value) = written.or(came.before.map(|found| found.value)) {
+            self.seen.insert(operation.key.clone(), value);
+        }
+    }
+
     /// What to ask next; a swap expects what was seen last, if anything was.
-    fn draw(&mut self) -> Asked {
+    fn draw(&mut self, keys: &[String]) -> Result<KeyOperation> {
+        let mut random = rand::rng();
+        let key = keys.choose(&mut random).context("no keys")?.clone();
+        let other = keys.choose(&mut random).context("no keys")?;
         let value = VALUES.fetch_add(1, Ordering::Relaxed);
-        let expected = self.seen.pop();
-        match (rand::random_range(0..10), expected) {
+        let expected = self.seen.get(&key).copied();
+        let what = match (rand::random_range(0..10), expected) {
             (0..3, _) => Asked::Get,
             (3..6, Some(expected)) => Asked::Swap { expected, value },
             (9, _) => Asked::Delete,
             _ => Asked::Put { value },
-        }
+        };
+        let way = match (rand::random_range(0..4), what) {
+            (_, Asked::Swap { .. }) | (0, _) => Way::Txn,
+            (1, Asked::Put { .. }) if *other != key => Way::TxnWith(other.clone()),
+            _ => Way::Plain,
+        };
+        Ok(begun(key, what, way))
     }
 
     /// Sends a request without a tag, once; `None` when it is not known what became of it.
-    async fn once(&mut self, key: &str, what: Asked) -> Result<Option<Came>> {
-        let mut to = KvClient::new(self.members[self.at].clone());
-        let mut request = Request::new(txn(key, what));
-        request.set_timeout(ATTEMPT);
-        match to.txn(request).await {
-            Ok(answer) => Ok(Some(came(answer.get_ref())?)),
-            Err(status) => {
-                lawful(&status)?;
-                self.at = (self.at + 1) % self.members.len();
-                Ok(None)
-            }
+    async fn once(&mut self, operation: &KeyOperation) -> Result<Option<Vec<Came>>> {
+        let came = send(&self.members[self.at], operation, None).await?;
+        if came.is_none() {
+            self.at = (self.at + 1) % self.members.len();
         }
+        Ok(came)
     }
 
     /// Sends a request to one member after the other, under one tag, until it is answered, or nobody
     /// wants to know any more.
     async fn until_answered(
         &mut self,
-        key: &str,
-        what: Asked,
+        operation: &KeyOperation,
         stopping: &watch::Receiver<bool>,
-    ) -> Result<Option<Came>> {
+    ) -> Result<Option<Vec<Came>>> {
         let deadline = Instant::now() + SETTLED_WITHIN;
         let Some(tag) = self.tag(deadline, stopping).await? else {
             return Ok(None);
         };
         loop {
-            let mut to = KvClient::new(self.members[self.at].clone());
-            let mut request = Request::new(txn(key, what));
-            request.set_timeout(ATTEMPT);
-            tag_request(&mut request, &tag)?;
-            match to.txn(request).await {
-                Ok(answer) => {
-                    if what != Asked::Get {
-                        told_of_tag(&answer)?;
-                    }
-                    return came(answer.get_ref()).map(Some);
-                }
-                Err(status) => lawful(&status)?,
+            let came = send(&self.members[self.at], operation, Some(&tag)).await?;
+            if came.is_some() {
+                return Ok(came);
             }
             if *stopping.borrow() {
                 return Ok(None);
             }
             ensure!(
                 Instant::now() < deadline,
-                "{what:?} was not answered in time"
+                "{operation:?} was not answered in time"
             );
             self.at = (self.at + 1) % self.members.len();
             tokio::time::sleep(PAUSE).await;
@@ -262,38 +178,24 @@ impl KeyClient {
     }
 }
 
-/// Puts a tag into a request's metadata.
-///
-/// # Errors
-/// When a number is no text, which does not happen.
-pub fn tag_request<T>(request: &mut Request<T>, tag: &v1::Tag) -> Result<()> {
-    let metadata = request.metadata_mut();
-    metadata.insert("tally-session", tag.session.to_string().parse()?);
-    metadata.insert("tally-sequence", tag.sequence.to_string().parse()?);
-    metadata.insert("tally-acknowledged", tag.acknowledged.to_string().parse()?);
-    Ok(())
-}
-
-/// The answer says whether it is the first one.
-fn told_of_tag<T>(answer: &Response<T>) -> Result<()> {
-    let outcome = answer.metadata().get("tally-outcome");
-    let outcome = outcome.and_then(|value| value.to_str().ok());
-    ensure!(
-        matches!(outcome, Some("applied" | "replayed")),
-        "the answer's metadata says {outcome:?}"
-    );
-    Ok(())
-}
-
-/// Fails for an error that faults do not explain.
-fn lawful(status: &Status) -> Result<()> {
-    match status.code() {
-        Code::Unavailable
-        | Code::DeadlineExceeded
-        | Code::Cancelled
-        | Code::Unknown
-        | Code::Internal
-        | Code::ResourceExhausted => Ok(()),
-        _ => bail!("a well-formed request was turned down: {status:?}"),
+fn begun(key: String, what: Asked, way: Way) -> KeyOperation {
+    KeyOperation {
+        key,
+        what,
+        way,
+        invoked: Instant::now(),
+        came: None,
     }
+}
+
+/// The same request, as the other key has it.
+fn beside(operation: &KeyOperation) -> Option<KeyOperation> {
+    let Way::TxnWith(other) = &operation.way else {
+        return None;
+    };
+    Some(KeyOperation {
+        key: other.clone(),
+        way: Way::TxnWith(operation.key.clone()),
+        ..operation.clone()
+    })
 }

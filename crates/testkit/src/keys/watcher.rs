@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use futures::StreamExt;
 use tally_proto::etcd::watch_client::WatchClient;
 use tally_proto::etcd::watch_request::RequestUnion;
-use tally_proto::etcd::{WatchCreateRequest, WatchRequest};
+use tally_proto::etcd::{WatchCreateRequest, WatchRequest, WatchResponse};
+use tally_proto::mvcc::Event;
 use tally_proto::mvcc::event::EventType;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 
+use super::ask::lawful;
 use crate::requester::lazy_channel;
 
 /// Before a broken stream is opened again.
@@ -25,13 +27,63 @@ pub struct Noted {
     pub key: Bytes,
     /// `None` for a deletion.
     pub value: Option<Bytes>,
+    /// Revision at which the key was made.
+    pub created: i64,
     pub version: i64,
+}
+
+impl Noted {
+    /// The value, if it is a number as clients of a load put them.
+    pub(super) fn number(&self) -> Option<u64> {
+        std::str::from_utf8(self.value.as_ref()?).ok()?.parse().ok()
+    }
+
+    fn of(event: Event) -> Result<Self> {
+        let kind = event.r#type();
+        let pair = event.kv.context("an event of nothing")?;
+        Ok(Self {
+            revision: pair.mod_revision,
+            key: pair.key,
+            value: (kind == EventType::Put).then_some(pair.value),
+            created: pair.create_revision,
+            version: pair.version,
+        })
+    }
+}
+
+/// What a watcher has heard.
+#[derive(Clone, Debug, Default)]
+struct Heard {
+    events: Vec<Noted>,
+    /// Streams that broke after the watcher had been created on them.
+    broken: usize,
+}
+
+impl Heard {
+    fn last(&self) -> i64 {
+        self.events.last().map_or(0, |one| one.revision)
+    }
+
+    /// Takes an answer. All events of a revision come in one.
+    fn take(&mut self, answer: WatchResponse) -> Result<()> {
+        ensure!(!answer.canceled, "cancelled: {answer:?}");
+        let last = self.last();
+        for event in answer.events {
+            let noted = Noted::of(event)?;
+            ensure!(
+                noted.revision > last,
+                "told apart, again or too late, after {last}: {noted:?}"
+            );
+            self.events.push(noted);
+        }
+        Ok(())
+    }
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct KeyWatcher {
-    noted: watch::Receiver<Vec<Noted>>,
+    heard: watch::Receiver<Heard>,
     running: JoinHandle<Result<()>>,
 }
 
@@ -48,87 +100,132 @@ impl KeyWatcher {
     /// When the address is none.
     pub fn start(address: &str, prefix: &str, from: i64) -> Result<Self> {
         let channel = lazy_channel(address)?;
-        let (note, noted) = watch::channel(Vec::new());
+        let (hear, heard) = watch::channel(Heard::default());
         let prefix = prefix.as_bytes().to_vec();
         let running = tokio::spawn(async move {
-            let mut next = from;
             loop {
-                let mut client = WatchClient::new(channel.clone());
+                let next = from.max(hear.borrow().last() + 1);
                 // What breaks a stream is the fault that the test is about.
-                let _ = follow(&mut client, &prefix, &mut next, &note).await;
+                if follow(&channel, &prefix, next, &hear).await? {
+                    hear.send_modify(|heard| heard.broken += 1);
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         });
-        Ok(Self { noted, running })
+        Ok(Self { heard, running })
     }
 
-    /// What was told so far.
-    pub fn noted(&self) -> Vec<Noted> {
-        self.noted.borrow().clone()
+    /// How often a stream broke on which it had been created.
+    pub fn broken(&self) -> usize {
+        self.heard.borrow().broken
     }
 
     /// Waits until it was told of a revision, and gives everything up to it.
     ///
     /// # Errors
-    /// When it was not after `within`, or was told something twice or out of order.
-    pub async fn through(&self, revision: i64, within: Duration) -> Result<Vec<Noted>> {
-        let mut noted = self.noted.clone();
-        let reached = |noted: &Vec<Noted>| noted.last().is_some_and(|one| one.revision >= revision);
-        let waited = tokio::time::timeout(within, noted.wait_for(reached)).await;
-        let last = || self.noted.borrow().last().map(|one| one.revision);
-        let told = waited.with_context(|| format!("told of {:?}, not of {revision}", last()))?;
-        let told = told.context("the watcher has ended")?.clone();
-        for pair in told.windows(2) {
-            ensure!(
-                pair[0].revision < pair[1].revision,
-                "told out of order, or twice: {pair:?}"
-            );
-        }
-        Ok(told
-            .into_iter()
-            .filter(|one| one.revision <= revision)
-            .collect())
+    /// When it was not after `within`, when it was cancelled, or when the events of one revision did not
+    /// come together, once and after those of the revisions before.
+    pub async fn through(&mut self, revision: i64, within: Duration) -> Result<Vec<Noted>> {
+        let reached = self.heard.wait_for(|heard| heard.last() >= revision);
+        let waited = tokio::time::timeout(within, reached).await;
+        let told = match waited.map(|heard| heard.map(|heard| heard.events.clone())) {
+            Ok(Ok(told)) => told,
+            Ok(Err(_)) => {
+                (&mut self.running)
+                    .await
+                    .context("the watcher panicked")??;
+                bail!("the watcher has ended");
+            }
+            Err(_) => bail!("told of {}, not of {revision}", self.heard.borrow().last()),
+        };
+        let until = told.into_iter().filter(|one| one.revision <= revision);
+        Ok(until.collect())
     }
 }
 
+/// Follows one stream until it breaks; true when the watcher had been created on it.
 async fn follow(
-    client: &mut WatchClient<tonic::transport::Channel>,
+    channel: &Channel,
     prefix: &[u8],
-    next: &mut i64,
-    note: &watch::Sender<Vec<Noted>>,
-) -> Result<()> {
+    next: i64,
+    hear: &watch::Sender<Heard>,
+) -> Result<bool> {
     let mut end = prefix.to_vec();
     *end.last_mut().context("an empty prefix")? += 1;
     let create = WatchCreateRequest {
         key: prefix.to_vec(),
         range_end: end,
-        start_revision: *next,
+        start_revision: next,
         ..Default::default()
     };
+    // While this is there the member does not think that the client has gone.
     let (send, requests) = tokio::sync::mpsc::channel(1);
     let create = WatchRequest {
         request_union: Some(RequestUnion::CreateRequest(create)),
     };
     send.send(create).await?;
-    let answers = client.watch(ReceiverStream::new(requests)).await?;
-    let mut answers = answers.into_inner();
-    while let Some(answer) = answers.next().await {
-        let answer = answer?;
-        ensure!(!answer.canceled, "cancelled: {answer:?}");
-        for event in answer.events {
-            let kind = event.r#type();
-            let pair = event.kv.context("an event of nothing")?;
-            *next = pair.mod_revision + 1;
-            let noted = Noted {
-                revision: pair.mod_revision,
-                key: pair.key,
-                value: (kind == EventType::Put).then_some(pair.value),
-                version: pair.version,
-            };
-            note.send_modify(|all| all.push(noted));
+    let mut client = WatchClient::new(channel.clone());
+    let mut answers = match client.watch(ReceiverStream::new(requests)).await {
+        Ok(answers) => answers.into_inner(),
+        Err(status) => return lawful(&status).map(|()| false),
+    };
+    let mut created = false;
+    loop {
+        match answers.message().await {
+            Ok(Some(answer)) => {
+                created |= answer.created;
+                let mut taken = Ok(());
+                hear.send_modify(|heard| taken = heard.take(answer));
+                taken?;
+            }
+            Ok(None) => return Ok(created),
+            Err(status) => return lawful(&status).map(|()| created),
         }
     }
-    // Dropped only now: it would tell the member that the client has gone.
-    drop(send);
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tally_proto::mvcc::KeyValue;
+
+    use super::*;
+
+    fn answer(events: &[(&'static str, i64)]) -> WatchResponse {
+        let events = events.iter().map(|(key, revision)| Event {
+            kv: Some(KeyValue {
+                key: (*key).into(),
+                mod_revision: *revision,
+                ..Default::default()
+            }),
+            ..Default::default()
+        });
+        WatchResponse {
+            events: events.collect(),
+            ..Default::default()
+        }
+    }
+
+    fn hear(answers: impl IntoIterator<Item = WatchResponse>) -> Result<usize> {
+        let mut heard = Heard::default();
+        let mut answers = answers.into_iter();
+        answers.try_for_each(|answer| heard.take(answer))?;
+        Ok(heard.events.len())
+    }
+
+    #[test]
+    fn a_revision_that_comes_in_two_answers_is_noticed() {
+        let together = [answer(&[("a", 2), ("b", 2)]), answer(&[("a", 3)])];
+        assert_eq!(hear(together).expect("both came together"), 3);
+        let split = [answer(&[("a", 2)]), answer(&[("b", 2), ("a", 3)])];
+        hear(split).expect_err("they came apart");
+    }
+
+    #[test]
+    fn a_cancelled_watcher_has_failed() {
+        let cancelled = WatchResponse {
+            canceled: true,
+            ..Default::default()
+        };
+        hear([cancelled]).expect_err("nothing more will come");
+    }
 }

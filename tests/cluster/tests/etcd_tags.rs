@@ -1,0 +1,136 @@
+//! Every write of the etcd API that may have a tag, sent again to another member: it is told again what came of it
+//! the first time, and nothing more comes of it.
+
+use std::fmt::Debug;
+
+use anyhow::{Context, Result, ensure};
+use tally_proto::etcd::kv_client::KvClient;
+use tally_proto::etcd::lease_client::LeaseClient;
+use tally_proto::etcd::request_op::Request as Op;
+use tally_proto::etcd::{
+    DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp,
+    ResponseHeader, TxnRequest,
+};
+use tally_testkit::keys::tag_request;
+use tally_testkit::{Cluster, Requester, channel};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+/// Sends a request to one member after the other under one tag. Gives the answer, of which only who gave it may
+/// differ.
+async fn sent_twice<M: Clone, A: Debug + PartialEq>(
+    members: &[Channel; 2],
+    requester: &mut Requester,
+    message: M,
+    call: impl AsyncFn(Channel, Request<M>) -> Result<Response<A>, Status>,
+    header: fn(&mut A) -> &mut Option<ResponseHeader>,
+) -> Result<A> {
+    let tag = requester.next_tag();
+    let mut answers = Vec::new();
+    for (member, expected) in members.iter().zip(["applied", "replayed"]) {
+        let mut request = Request::new(message.clone());
+        tag_request(&mut request, &tag)?;
+        let answer = call(member.clone(), request).await?;
+        let outcome = answer.metadata().get("tally-outcome");
+        ensure!(
+            outcome.is_some_and(|outcome| outcome == expected),
+            "not {expected}: {answer:?}"
+        );
+        let mut answer = answer.into_inner();
+        let header = header(&mut answer).as_mut().context("no header")?;
+        (header.member_id, header.raft_term) = (0, 0);
+        answers.push(answer);
+    }
+    ensure!(answers[0] == answers[1], "{answers:?}");
+    answers.pop().context("no answer")
+}
+
+fn put(key: &str, lease: i64) -> PutRequest {
+    PutRequest {
+        key: key.to_owned().into(),
+        value: "x".into(),
+        lease,
+        prev_kv: true,
+        ..Default::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_sent_twice_under_a_tag_is_done_once() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let (leader, follower) = (
+        cluster.leader().await?,
+        cluster.followers().await?.remove(0),
+    );
+    let members = [
+        channel(&cluster.address(&leader)?).await?,
+        channel(&cluster.address(&follower)?).await?,
+    ];
+    let mut requester = Requester::open(&cluster.address(&leader)?).await?;
+    let requester = &mut requester;
+
+    let grant = LeaseGrantRequest { ttl: 600, id: 0 };
+    let call = async |to, ask| LeaseClient::new(to).lease_grant(ask).await;
+    let granted = sent_twice(&members, requester, grant, call, |answer| {
+        &mut answer.header
+    });
+    let lease = granted.await?.id;
+    ensure!(lease > 0, "a lease {lease}");
+
+    let call = async |to, ask| KvClient::new(to).put(ask).await;
+    let first = sent_twice(&members, requester, put("a", lease), call, |answer| {
+        &mut answer.header
+    });
+    let first = first.await?;
+    ensure!(first.prev_kv.is_none(), "{first:?}");
+    let first = first.header.context("no header")?.revision;
+
+    let both = TxnRequest {
+        success: ["a", "b"]
+            .map(|key| RequestOp {
+                request: Some(Op::RequestPut(put(key, lease))),
+            })
+            .into(),
+        ..Default::default()
+    };
+    let call = async |to, ask| KvClient::new(to).txn(ask).await;
+    let done = sent_twice(&members, requester, both, call, |answer| &mut answer.header);
+    ensure!(done.await?.succeeded);
+
+    let delete = DeleteRangeRequest {
+        key: "a".into(),
+        prev_kv: true,
+        ..Default::default()
+    };
+    let call = async |to, ask| KvClient::new(to).delete_range(ask).await;
+    let gone = sent_twice(&members, requester, delete, call, |answer| {
+        &mut answer.header
+    });
+    let gone = gone.await?;
+    ensure!(
+        gone.deleted == 1 && gone.prev_kvs[0].version == 2,
+        "{gone:?}"
+    );
+
+    let revoke = LeaseRevokeRequest { id: lease };
+    let call = async |to, ask| LeaseClient::new(to).lease_revoke(ask).await;
+    let revoked = sent_twice(&members, requester, revoke, call, |answer| {
+        &mut answer.header
+    });
+    let revoked = revoked.await?.header.context("no header")?.revision;
+
+    // One revision for each of the four that changed keys, and nothing is left.
+    let all = RangeRequest {
+        key: "a".into(),
+        range_end: "c".into(),
+        ..Default::default()
+    };
+    let [_, member] = members;
+    let now = KvClient::new(member).range(all).await?.into_inner();
+    let revision = now.header.context("no header")?.revision;
+    ensure!(
+        now.count == 0 && revision == revoked && revision == first + 3,
+        "r{first}, r{revoked}, {now:?}"
+    );
+    cluster.stop().await
+}

@@ -44,7 +44,7 @@ const MEMBER_WATCHED_BYTES_MAX: usize = 64 << 20;
 
 /// Between two looks at what happened, at least. What comes after a while without anything is told at once; of
 /// what comes faster, several revisions are read, told and sent together.
-const LOOKS_APART: Duration = Duration::from_millis(2);
+const LOOKS_APART: Duration = Duration::from_millis(5);
 
 /// What a delivery takes beside its events.
 const DELIVERY_BYTES: usize = 128;

@@ -41,6 +41,7 @@ pub(super) struct Step {
     what: What,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly all are proposals")]
 enum What {
     Propose { unix_ms: u64, request: Request },
     SetMembership(Membership),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::FutureExt;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, SnapshotPolicy};
 use tally_model::command::Found;
@@ -219,7 +220,9 @@ impl Replica {
 
     /// What this replica knows now.
     pub fn status(&self) -> Status {
-        self.status.borrow().clone()
+        let mut status = self.status.borrow().clone();
+        status.take_indices(&self.raft.metrics().borrow_watched());
+        status
     }
 
     /// The term of [`Replica::status`].

@@ -54,7 +54,7 @@ pub struct Status {
 impl Status {
     pub(crate) fn of(metrics: &RaftMetrics<TypeConfig>, membership: Arc<Membership>) -> Self {
         let halted = metrics.running_state.as_ref().err();
-        Self {
+        let mut status = Self {
             role: match metrics.state {
                 ServerState::Learner => Role::Learner,
                 ServerState::Follower => Role::Follower,
@@ -64,13 +64,20 @@ impl Status {
             },
             term: metrics.current_term,
             leader: metrics.current_leader.map(MemberId),
-            last_log_index: metrics.last_log_index,
-            committed_index: metrics.local_committed.map(|id| id.index),
-            snapshot_index: metrics.snapshot.map(|id| id.index),
-            purged_index: metrics.purged.map(|id| id.index),
             membership,
             halted: halted.map(ToString::to_string),
-        }
+            ..Self::default()
+        };
+        status.take_indices(metrics);
+        status
+    }
+
+    /// What changes with every entry.
+    pub(crate) fn take_indices(&mut self, metrics: &RaftMetrics<TypeConfig>) {
+        self.last_log_index = metrics.last_log_index;
+        self.committed_index = metrics.local_committed.map(|id| id.index);
+        self.snapshot_index = metrics.snapshot.map(|id| id.index);
+        self.purged_index = metrics.purged.map(|id| id.index);
     }
 
     /// Where clients reach the leader.

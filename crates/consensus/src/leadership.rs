@@ -45,7 +45,8 @@ impl Heard {
     }
 }
 
-/// What must be heard of at once, and changes much less often than the status, which does with every entry.
+/// What changes much less often than the status, which does with every entry. Who leads is told at once, that the
+/// replica has halted within [`TOLD_WITHIN`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lead {
     pub(crate) role: Role,
@@ -101,9 +102,8 @@ pub(crate) fn follow(
             tell(&send, now);
             tell(&send_lead, now_leads);
             tokio::select! {
-                changed = of_server.changed() => if changed.is_err() {
-                    return;
-                },
+                // Also when there will be no more: the metrics tell why, and then end as well.
+                _ = of_server.changed() => {}
                 () = sleep(TOLD_WITHIN) => {}
             }
         }

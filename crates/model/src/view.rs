@@ -45,10 +45,10 @@ impl Globals {
         self.compacted > Revision(0) && self.reclaimed != keys::reclaimed_for(self.compacted)
     }
 
-    /// True when every key event after this revision is still there, compacted or not. What the latest event that was
-    /// looked at made unnecessary came before it.
+    /// True when every key event after this revision is still there. Of what was compacted, that is so as far as nobody
+    /// has looked yet for what it makes unnecessary, which came before it.
     pub fn has_history_after(&self, revision: Revision) -> bool {
-        self.reclaimed <= EventId::last_of(revision)
+        revision.next() >= self.compacted || self.reclaimed <= EventId::last_of(revision)
     }
 }
 

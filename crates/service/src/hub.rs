@@ -220,6 +220,8 @@ pub(crate) struct Admission {
 struct Bounds {
     watchers: Amount,
     watched_bytes: Amount,
+    /// Watchers that read the history for themselves.
+    reading: Amount,
     /// Bytes of events, and of what leads them to streams.
     waiting: Amount,
 }
@@ -434,9 +436,12 @@ impl Hub {
 
     /// Watchers of the member, and those of them that read the history for themselves.
     pub(crate) fn watchers(&self) -> (usize, usize) {
-        let told = self.lock().all.len();
-        let all = self.bounds.watchers.get();
-        (all, all.saturating_sub(told))
+        (self.bounds.watchers.get(), self.bounds.reading.get())
+    }
+
+    /// Counts one watcher as reading the history for itself, until this is dropped.
+    pub(crate) fn one_reading(&self) -> Share {
+        self.bounds.reading.add(1)
     }
 
     /// What waits for the streams of the member, bytes.
@@ -489,7 +494,7 @@ impl Hub {
             Some(through) if through >= from => way.deliver(Delivery::Progress { through }),
             Some(_) | None => {
                 let asked = &mut watchers.progress_asked;
-                asked.retain(|(_, asked)| !asked.is(way));
+                asked.retain(|(_, asked)| !asked.is(way) && !asked.deliveries.is_closed());
                 asked.push((from, way.clone()));
             }
         }

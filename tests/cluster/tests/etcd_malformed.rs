@@ -325,6 +325,15 @@ async fn watches(to: &Channel) -> Result<()> {
     ];
     let asks = asked.iter().map(|(ask, ..)| ask.clone()).collect();
     let answers = answers(to, asks).await?;
+    let mut negative = watch(9, "w", "x");
+    if let Some(RequestUnion::CreateRequest(ask)) = &mut negative.request_union {
+        ask.start_revision = -1;
+    }
+    let refused = self::answers(to, vec![negative]).await?.remove(0);
+    ensure!(
+        refused.created && refused.canceled && refused.cancel_reason == COMPACTED,
+        "{refused:?}"
+    );
     for (answer, (_, id, why)) in answers.iter().zip(&asked) {
         ensure!(answer.created && answer.watch_id == *id, "{answer:?}");
         ensure!(answer.canceled != why.is_empty(), "{answer:?}");

@@ -138,6 +138,7 @@ fn no_deletion_outlives_two_compactions() {
         want_previous: false,
     };
     store.ask(Command::Keys(KeyOp::Delete(delete)));
+    let deleted = store.state.globals().revision;
     let compact = |store: &mut Store| {
         let revision = store.state.globals().revision;
         store.ask(Command::Compact(Compact { revision }));
@@ -147,6 +148,18 @@ fn no_deletion_outlives_two_compactions() {
     for _ in 0..2 {
         store.ask(Command::ReclaimVersions);
     }
+    // Who watches from there on has all of it still, and who watches from earlier has not.
+    let globals = store.state.globals();
+    let before = Revision(deleted.0 - 1);
+    assert!(globals.has_history_after(before), "{globals:?}");
+    assert!(
+        !globals.has_history_after(Revision(before.0 - 1)),
+        "{globals:?}"
+    );
+    let from = keys::EventId::last_of(before);
+    let there = keys::EventId::last_of(deleted);
+    let there = store.state.keys_changed(from, there, usize::MAX);
+    assert_eq!(there.len(), count);
     store.ask(Command::Keys(put_of("last", Vec::new())));
     compact(&mut store);
     while store.state.globals().is_reclaiming() {

@@ -350,8 +350,9 @@ impl Kv for KvAnswers {
         let command = Ok(Command::Compact(Compact { revision }));
         let done = self.writer.write("KV.Compact", &metadata, command).await?;
         if ask.physical {
-            self.reclaimed(revision, deadline::of_long(&metadata))
-                .await?;
+            let reclaimed = self.reclaimed(revision, deadline::of_long(&metadata));
+            let reclaimed = self.member.ending.unless_refusing(reclaimed).await;
+            reclaimed.ok_or_else(rpctypes::stopped)??;
         }
         let message = CompactionResponse {
             header: Some(header(&self.member, done.revision)),

@@ -178,7 +178,7 @@ impl Lease for LeaseAnswers {
             async move { renew(&member, &replica, asked?).await }
         });
         let renewed = renewals.buffered(RENEWED_AT_ONCE).map(Some);
-        // When the client is done, so is the stream; an end of another kind is told, and is the last.
+        // When the client is done, so is the stream; an end of another kind is told, after which nothing is sent.
         let renewed = renewed.chain(stream::once(ready(None)));
         let ended = stream::once(end.reason()).map(|why| Some(Err(why)));
         let answers = stream::select(renewed, ended);

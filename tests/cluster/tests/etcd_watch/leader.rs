@@ -2,9 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use tally_proto::etcd::kv_client::KvClient;
+use tally_proto::etcd::lease_client::LeaseClient;
 use tally_testkit::{Cluster, channel};
 use tokio::time::timeout;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 use crate::watching::{TOLD_WITHIN, Watching, prefix, put, told};
 
@@ -21,12 +22,20 @@ async fn a_stream_that_needs_a_leader_ends_when_its_member_is_cut_off() -> Resul
         watching.create(prefix("l/")).await?;
     }
 
+    // Signs of life of leases are sent on such a stream too.
+    let mut signs = Request::new(futures::stream::pending());
+    signs.metadata_mut().insert("hasleader", "true".parse()?);
+    let mut leases = LeaseClient::new(to.clone());
+    let mut signs = leases.lease_keep_alive(signs).await?.into_inner();
+
     cluster.hosts()?.isolate(&follower)?;
     let ended = timeout(TOLD_WITHIN, needing.answers.message()).await?;
     let ended = ended.err().context("it was told something")?;
     let is_no_leader = |status: &Status| {
         status.code() == Code::Unavailable && status.message() == "etcdserver: no leader"
     };
+    let signs = timeout(TOLD_WITHIN, signs.message()).await?.err();
+    ensure!(signs.as_ref().is_some_and(is_no_leader), "{signs:?}");
     ensure!(is_no_leader(&ended), "{ended:?}");
     let refused = Watching::open_with(&to, true).await.err();
     ensure!(refused.as_ref().is_some_and(is_no_leader), "{refused:?}");

@@ -18,8 +18,8 @@ use tonic::{Status, Streaming};
 use super::answer::{Outgoing, WatchResponse};
 use crate::etcd::header;
 use crate::hub::{
-    Admission, Batch, Delivery, Hub, Inbox, Place, ROWS_AT_ONCE, Told, WAITING_BYTES_MAX, Wanted,
-    Watch, Way,
+    Admission, Batch, Delivery, Hub, Inbox, Place, ROWS_AT_ONCE, Share, Told, WAITING_BYTES_MAX,
+    Wanted, Watch, Way,
 };
 use crate::member::Member;
 
@@ -48,6 +48,8 @@ struct Watcher {
     quiet_since: Instant,
     /// In the hub; `None` while it reads the history for itself.
     place: Option<Place>,
+    /// Counts it among those that do.
+    reading: Option<Share>,
     _admission: Admission,
     /// It knows everything up to here, while it is not in the hub.
     through: Revision,
@@ -68,7 +70,7 @@ pub(super) struct Stream {
     behind: VecDeque<Watch>,
     next: i64,
     serial: u64,
-    /// The latest revision that the client was told when a watcher was created.
+    /// The latest revision that the client was told when a watcher was created, or read the history up to.
     told: Revision,
     /// The client has asked how far all have come, and was not told yet.
     progress_asked: bool,
@@ -205,6 +207,7 @@ impl Stream {
             progress_due: false,
             quiet_since: Instant::now(),
             place: None,
+            reading: Some(self.hub.one_reading()),
             _admission: admission,
             through: Revision(from.0 - 1),
         };
@@ -246,8 +249,10 @@ impl Stream {
         match delivery {
             Delivery::Events { watch, events } => self.tell(watch, events).await,
             Delivery::LetGo { watch, through } => {
+                let reading = self.hub.one_reading();
                 if let Some(watcher) = self.watcher(watch) {
                     watcher.place = None;
+                    watcher.reading = Some(reading);
                     // What it does not want to be told of counts as known.
                     watcher.through = through.max(Revision(watcher.from.0 - 1));
                     self.behind.push_back(watch);
@@ -262,7 +267,8 @@ impl Stream {
     async fn progress(&mut self, through: Revision) -> Result<(), Ended> {
         let due = self.watchers.iter_mut();
         let due = due.filter(|(_, watcher)| {
-            watcher.progress_due && watcher.place.is_some() && watcher.not_before <= through
+            let tells_nothing_old = watcher.not_before.max(Revision(watcher.from.0 - 1)) <= through;
+            watcher.progress_due && watcher.place.is_some() && tells_nothing_old
         });
         let due = due.map(|(id, watcher)| {
             watcher.progress_due = false;
@@ -270,8 +276,9 @@ impl Stream {
             *id
         });
         let mut told: Vec<i64> = due.collect();
-        // While one has not caught up it is not true of all; it is asked again when the last one has.
-        if self.progress_asked && self.behind.is_empty() {
+        // While one has not caught up it is not true of all, and the client may have been told of more meanwhile; it is
+        // asked again when the last one has caught up.
+        if self.progress_asked && self.behind.is_empty() && through >= self.told {
             self.progress_asked = false;
             // Nor is it true of one whose first revision is still to come. As in etcd, the client is not answered.
             let mut watchers = self.watchers.values();
@@ -362,6 +369,7 @@ impl Stream {
             self.watchers.remove(&watch.id);
             return self.cancelled(watch.id, compacted).await;
         }
+        self.told = self.told.max(reached);
         // A watcher of revisions that are still to come knows of all before them.
         let through = reached.max(through);
         if let Some(watcher) = self.watcher(watch) {
@@ -383,6 +391,7 @@ impl Stream {
     fn enters(&mut self, watch: Watch, place: Place, through: Revision) {
         if let Some(watcher) = self.watcher(watch) {
             watcher.place = Some(place);
+            watcher.reading = None;
             watcher.begun = true;
             // It has read as far as this, which may be further than the hub has told.
             watcher.from = watcher.from.max(through.next());

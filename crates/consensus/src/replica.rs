@@ -124,6 +124,7 @@ pub struct Inner {
     pub(crate) raft: Raft,
     pub(crate) stores: Stores,
     pub(crate) deps: Deps,
+    /// As it was told last: log indices are a little older than those of [`Replica::status`].
     pub(crate) status: watch::Receiver<Status>,
     pub(crate) lead: watch::Receiver<Lead>,
     pub(crate) applied: watch::Receiver<AppliedMark>,
@@ -228,11 +229,6 @@ impl Replica {
     /// The term of [`Replica::status`].
     pub fn term(&self) -> u64 {
         self.status.borrow().term
-    }
-
-    /// Follows [`Replica::status`]. Log indices come a little later than they change.
-    pub fn watch_status(&self) -> watch::Receiver<Status> {
-        self.status.clone()
     }
 
     /// Follows how far the state has come.

@@ -15,19 +15,20 @@ const ANSWER: Duration = Duration::from_millis(50);
 
 /// When the answer must be on its way.
 pub(crate) fn of(metadata: &MetadataMap) -> Instant {
-    let given = metadata.get("grpc-timeout");
-    let given = given.and_then(|value| value.to_str().ok()).and_then(parse);
-    let whole = given.unwrap_or(DEFAULT).min(MAX);
-    let kept = ANSWER.min(whole / 4);
-    Instant::now() + (whole - kept)
+    given_or(metadata, DEFAULT)
 }
 
-/// For what takes as long as it takes: whoever does not say how long it waits, waits as long as anybody.
+/// The same, for what takes as long as it takes: whoever does not say how long it waits, waits as long as anybody.
 pub(crate) fn of_long(metadata: &MetadataMap) -> Instant {
-    match metadata.contains_key("grpc-timeout") {
-        true => of(metadata),
-        false => Instant::now() + MAX,
-    }
+    given_or(metadata, MAX)
+}
+
+fn given_or(metadata: &MetadataMap, otherwise: Duration) -> Instant {
+    let given = metadata.get("grpc-timeout");
+    let given = given.and_then(|value| value.to_str().ok()).and_then(parse);
+    let whole = given.unwrap_or(otherwise).min(MAX);
+    let kept = ANSWER.min(whole / 4);
+    Instant::now() + (whole - kept)
 }
 
 /// For what is asked on a stream, whose own deadline is none of a single question.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -15,6 +15,22 @@ const ANSWER_BYTES_MAX: u64 = 4 << 20;
 pub struct HttpAnswer {
     pub status: u16,
     pub body: String,
+}
+
+impl HttpAnswer {
+    /// The value of a metric, in an answer of metrics as text. Its labels are part of the name, as they stand there.
+    ///
+    /// # Errors
+    /// When there is no such metric, or the answer is another one.
+    pub fn metric(&self, name: &str) -> Result<u64> {
+        ensure!(self.status == 200, "no metrics, but {}", self.status);
+        let mut lines = self.body.lines().filter_map(|line| line.split_once(' '));
+        let value = lines.find_map(|(found, value)| (found == name).then_some(value));
+        let value = value.with_context(|| format!("no metric {name}"))?;
+        value
+            .parse()
+            .with_context(|| format!("{name} is {value}, not a whole number"))
+    }
 }
 
 /// `GET http://ADDRESS/PATH`.
@@ -62,5 +78,16 @@ mod tests {
         };
         assert_eq!(parsed, Some(expected));
         assert_eq!(parse("nonsense"), None);
+    }
+
+    #[test]
+    fn a_metric_is_found_by_its_whole_name() {
+        let answer = HttpAnswer {
+            status: 200,
+            body: "# TYPE a counter\na_total_more 1\na_total 7\nc{of=\"d\"} 2\n".to_owned(),
+        };
+        assert_eq!(answer.metric("a_total").ok(), Some(7));
+        assert_eq!(answer.metric("c{of=\"d\"}").ok(), Some(2));
+        assert_eq!(answer.metric("b").ok(), None);
     }
 }

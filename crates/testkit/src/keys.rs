@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
 
-pub use ask::tag_request;
+pub use ask::{outcome, tag_request};
 pub use client::KeyClient;
 pub use history::KeyHistory;
 pub use linear::KeysSearched;

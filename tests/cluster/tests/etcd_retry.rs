@@ -11,7 +11,7 @@ use tally_proto::etcd::request_op::Request as Op;
 use tally_proto::etcd::{Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse};
 use tally_proto::mvcc::KeyValue;
 use tally_proto::v1;
-use tally_testkit::keys::tag_request;
+use tally_testkit::keys::{outcome, tag_request};
 use tally_testkit::{Cluster, Mode, Proxy, Requester, channel, lazy_channel, rounds, until};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -88,11 +88,6 @@ async fn applied(address: &str, version: i64) -> Result<KeyValue> {
     .await
 }
 
-fn outcome<T>(answer: &Response<T>) -> Option<&str> {
-    let value = answer.metadata().get("tally-outcome")?;
-    value.to_str().ok()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tagged_transaction_is_recognised_by_the_next_leader() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
@@ -122,7 +117,7 @@ async fn a_tagged_transaction_is_recognised_by_the_next_leader() -> Result<()> {
         let again = lazy_channel(&cluster.address(&witness)?)?;
         let answer = send(again.clone(), version, Some(&tag)).await?;
         ensure!(
-            outcome(&answer) == Some("replayed"),
+            outcome(answer.metadata()) == Some("replayed"),
             "round {round}: {answer:?}"
         );
         let answer = answer.into_inner();
@@ -240,10 +235,8 @@ impl Writers {
 async fn tried_again(cluster: &Cluster, names: &[String]) -> Result<u64> {
     let mut sum = 0;
     for name in names {
-        let metrics = cluster.member(name)?.http("/metrics").await?.body;
-        let line = "tally_proposals_retried_total ";
-        let count = metrics.lines().find_map(|found| found.strip_prefix(line));
-        sum += count.context("no count of attempts")?.parse::<u64>()?;
+        let metrics = cluster.member(name)?.http("/metrics").await?;
+        sum += metrics.metric("tally_proposals_retried_total")?;
     }
     Ok(sum)
 }

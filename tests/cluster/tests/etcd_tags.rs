@@ -11,7 +11,7 @@ use tally_proto::etcd::{
     DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp,
     ResponseHeader, TxnRequest,
 };
-use tally_testkit::keys::tag_request;
+use tally_testkit::keys::{outcome, tag_request};
 use tally_testkit::{Cluster, Requester, channel};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
@@ -31,9 +31,8 @@ async fn sent_twice<M: Clone, A: Debug + PartialEq>(
         let mut request = Request::new(message.clone());
         tag_request(&mut request, &tag)?;
         let answer = call(member.clone(), request).await?;
-        let outcome = answer.metadata().get("tally-outcome");
         ensure!(
-            outcome.is_some_and(|outcome| outcome == expected),
+            outcome(answer.metadata()) == Some(expected),
             "not {expected}: {answer:?}"
         );
         let mut answer = answer.into_inner();

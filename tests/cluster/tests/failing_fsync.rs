@@ -117,19 +117,16 @@ async fn a_member_whose_state_cannot_be_synced_ends_and_the_others_go_on() -> Re
 
 /// Waits until the member has nothing left to sync.
 async fn settled(cluster: &Cluster, name: &str) -> Result<()> {
-    let mut before = String::new();
+    let mut before = None;
     let mut since = Instant::now();
     until("no more syncs", LOADED_WITHIN, async || {
-        let metrics = cluster.member(name)?.http("/metrics").await?.body;
-        let syncs = metrics
-            .lines()
-            .find(|line| line.starts_with("tally_log_syncs_total"));
-        let now = syncs.context("no count of syncs")?.to_owned();
-        if now != before {
-            before = now;
+        let metrics = cluster.member(name)?.http("/metrics").await?;
+        let now = metrics.metric("tally_log_syncs_total")?;
+        if before != Some(now) {
+            before = Some(now);
             since = Instant::now();
         }
-        ensure!(since.elapsed() > Duration::from_millis(500), "{before}");
+        ensure!(since.elapsed() > Duration::from_millis(500), "{now} syncs");
         Ok(())
     })
     .await

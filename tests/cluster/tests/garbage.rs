@@ -318,12 +318,11 @@ async fn still_the_same(cluster: &Cluster, leader: &str, before: (u64, u64)) -> 
 
 /// Connections that a member closed for a reason, by port.
 async fn turned_away(cluster: &Cluster, name: &str) -> Result<[u64; 3]> {
-    let metrics = cluster.member(name)?.http("/metrics").await?.body;
+    let metrics = cluster.member(name)?.http("/metrics").await?;
     let mut counts = [0; 3];
     for (port, count) in PORTS.iter().zip(&mut counts) {
-        let name = format!("tally_connections_turned_away_total{{port=\"{port}\"}} ");
-        let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
-        *count = value.with_context(|| format!("no {name}"))?.parse()?;
+        let name = format!("tally_connections_turned_away_total{{port=\"{port}\"}}");
+        *count = metrics.metric(&name)?;
     }
     Ok(counts)
 }

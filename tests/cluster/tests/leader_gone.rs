@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tally_proto::v1::Role;
 use tally_testkit::{AnswerExt, Cluster, Requester, send_until_answered, until};
 
@@ -70,10 +70,7 @@ async fn a_paused_leader_is_not_taken_for_gone() -> Result<()> {
     for follower in &followers {
         until("the leader is looked for", SUCCEEDED_WITHIN, async || {
             let metrics = cluster.member(follower)?.http("/metrics").await?;
-            let line = "tally_raft_leaders_spared_total ";
-            let mut lines = metrics.body.lines();
-            let spared = lines.find_map(|found| found.strip_prefix(line));
-            let spared: u64 = spared.context("no such metric")?.parse()?;
+            let spared = metrics.metric("tally_raft_leaders_spared_total")?;
             ensure!(spared > 0, "not yet");
             Ok(())
         })

@@ -46,6 +46,9 @@ pub(super) fn too_many() -> Status {
     Status::resource_exhausted("etcdserver: too many requests")
 }
 
+/// Also why a watch of such a revision is not created.
+pub(super) const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
+
 pub(super) fn auth_not_enabled() -> Status {
     Status::failed_precondition("etcdserver: authentication is not enabled")
 }
@@ -88,9 +91,7 @@ pub(super) fn refusal(refusal: &Refusal) -> Status {
     match refusal {
         Refusal::KeyNotFound => Status::invalid_argument("etcdserver: key not found"),
         Refusal::LeaseNotFound { .. } => Status::not_found("etcdserver: requested lease not found"),
-        Refusal::RevisionCompacted { .. } => {
-            Status::out_of_range("etcdserver: mvcc: required revision has been compacted")
-        }
+        Refusal::RevisionCompacted { .. } => Status::out_of_range(COMPACTED),
         Refusal::RevisionInFuture { .. } => {
             Status::out_of_range("etcdserver: mvcc: required revision is a future revision")
         }

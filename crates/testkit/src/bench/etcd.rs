@@ -9,7 +9,7 @@ use tally_proto::etcd::maintenance_client::MaintenanceClient;
 use tally_proto::etcd::{StatusRequest, StatusResponse};
 use tempfile::TempDir;
 
-use super::usage::{self, Usage};
+use super::usage::Usage;
 use crate::call::timed;
 use crate::deadline::until;
 use crate::http;
@@ -156,12 +156,9 @@ impl EtcdMember {
 
     async fn usage(&self) -> Result<Usage> {
         let answer = http::get(&self.client.address(), "/metrics").await?;
-        ensure!(answer.status == 200, "/metrics says {}", answer.status);
-        let syncs = "etcd_disk_wal_fsync_duration_seconds_count";
         let status = self.status().await?;
         Ok(Usage {
-            fsyncs: usage::metric(&answer.body, syncs)
-                .with_context(|| format!("/metrics has no {syncs}"))?,
+            fsyncs: answer.metric("etcd_disk_wal_fsync_duration_seconds_count")?,
             term: status.raft_term,
             leads: is_leader(&status),
             ..Usage::of_process(self.process.id())?

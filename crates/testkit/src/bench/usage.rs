@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::member::Member;
 
@@ -23,14 +23,10 @@ pub(super) struct Usage {
 impl Usage {
     pub(super) async fn of(member: &Member) -> Result<Self> {
         let answer = member.http("/metrics").await?;
-        ensure!(answer.status == 200, "/metrics says {}", answer.status);
-        let metric = |name: &str| {
-            metric(&answer.body, name).with_context(|| format!("/metrics has no {name}"))
-        };
         Ok(Self {
-            fsyncs: metric("tally_log_syncs_total")?,
-            term: metric("tally_raft_term")?,
-            leads: metric("tally_raft_is_leader")? == 1,
+            fsyncs: answer.metric("tally_log_syncs_total")?,
+            term: answer.metric("tally_raft_term")?,
+            leads: answer.metric("tally_raft_is_leader")? == 1,
             ..Self::of_process(member.process_id()?)?
         })
     }
@@ -47,14 +43,6 @@ impl Usage {
             ..Self::default()
         })
     }
-}
-
-/// Of a metric without labels.
-pub(super) fn metric(text: &str, name: &str) -> Option<u64> {
-    text.lines()
-        .filter_map(|line| line.split_once(' '))
-        .find(|(found, _)| *found == name)
-        .and_then(|(_, value)| value.parse().ok())
 }
 
 /// User and system time, of all threads that are or were.
@@ -86,11 +74,8 @@ mod tests {
     }
 
     #[test]
-    fn memory_and_metrics_are_found_by_their_whole_name() {
+    fn memory_is_found_by_its_whole_name() {
         let status = "VmHWM:\t    9 kB\nVmRSS:\t   20 kB\n";
         assert_eq!(resident(status), Some(20 << 10));
-        let text = "# TYPE a counter\na_total_more 1\na_total 7\n";
-        assert_eq!(metric(text, "a_total"), Some(7));
-        assert_eq!(metric(text, "b"), None);
     }
 }

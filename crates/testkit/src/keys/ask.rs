@@ -262,10 +262,14 @@ pub fn tag_request<T>(request: &mut Request<T>, tag: &v1::Tag) -> Result<()> {
     Ok(())
 }
 
+/// What an answer's metadata says became of its tag.
+pub fn outcome(metadata: &MetadataMap) -> Option<&str> {
+    metadata.get("tally-outcome")?.to_str().ok()
+}
+
 /// The answer says whether it is the first one.
 fn told_of_tag(metadata: &MetadataMap) -> Result<()> {
-    let outcome = metadata.get("tally-outcome");
-    let outcome = outcome.and_then(|value| value.to_str().ok());
+    let outcome = outcome(metadata);
     ensure!(
         matches!(outcome, Some("applied" | "replayed")),
         "the answer's metadata says {outcome:?}"

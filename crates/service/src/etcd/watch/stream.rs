@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::answer::{Outgoing, WatchResponse};
-use crate::etcd::header;
+use crate::etcd::{header, rpctypes};
 use crate::hub::{
     Admission, Batch, Delivery, Hub, Inbox, Place, ROWS_AT_ONCE, Share, Told, WAITING_BYTES_MAX,
     Wanted, Watch, Way,
@@ -46,13 +46,21 @@ struct Watcher {
     progress: bool,
     progress_due: bool,
     quiet_since: Instant,
-    /// In the hub; `None` while it reads the history for itself.
-    place: Option<Place>,
-    /// Counts it among those that do.
-    reading: Option<Share>,
+    source: Source,
     _admission: Admission,
     /// It knows everything up to here, while it is not in the hub.
     through: Revision,
+}
+
+/// From where a watcher hears.
+enum Source {
+    Hub {
+        _place: Place,
+    },
+    /// It reads the history for itself, and counts among those that do.
+    History {
+        _counted: Share,
+    },
 }
 
 /// See the module.
@@ -161,9 +169,7 @@ impl Stream {
 
     async fn create(&mut self, ask: WatchCreateRequest) -> Result<(), Ended> {
         if ask.start_revision < 0 {
-            return self
-                .not_created("etcdserver: mvcc: required revision has been compacted")
-                .await;
+            return self.not_created(rpctypes::COMPACTED).await;
         }
         let revision = self.member.known_revision().map_err(|_| Ended)?;
         let wanted = match wanted(&ask) {
@@ -206,8 +212,7 @@ impl Stream {
             progress: ask.progress_notify,
             progress_due: false,
             quiet_since: Instant::now(),
-            place: None,
-            reading: Some(self.hub.one_reading()),
+            source: self.history(),
             _admission: admission,
             through: Revision(from.0 - 1),
         };
@@ -249,10 +254,9 @@ impl Stream {
         match delivery {
             Delivery::Events { watch, events } => self.tell(watch, events).await,
             Delivery::LetGo { watch, through } => {
-                let reading = self.hub.one_reading();
+                let history = self.history();
                 if let Some(watcher) = self.watcher(watch) {
-                    watcher.place = None;
-                    watcher.reading = Some(reading);
+                    watcher.source = history;
                     // What it does not want to be told of counts as known.
                     watcher.through = through.max(Revision(watcher.from.0 - 1));
                     self.behind.push_back(watch);
@@ -268,7 +272,8 @@ impl Stream {
         let due = self.watchers.iter_mut();
         let due = due.filter(|(_, watcher)| {
             let tells_nothing_old = watcher.not_before.max(Revision(watcher.from.0 - 1)) <= through;
-            watcher.progress_due && watcher.place.is_some() && tells_nothing_old
+            let in_hub = matches!(watcher.source, Source::Hub { .. });
+            watcher.progress_due && in_hub && tells_nothing_old
         });
         let due = due.map(|(id, watcher)| {
             watcher.progress_due = false;
@@ -387,11 +392,16 @@ impl Stream {
         Ok(())
     }
 
+    fn history(&self) -> Source {
+        Source::History {
+            _counted: self.hub.one_reading(),
+        }
+    }
+
     /// A watcher is told by the hub from now on of everything after a revision.
     fn enters(&mut self, watch: Watch, place: Place, through: Revision) {
         if let Some(watcher) = self.watcher(watch) {
-            watcher.place = Some(place);
-            watcher.reading = None;
+            watcher.source = Source::Hub { _place: place };
             watcher.begun = true;
             // It has read as far as this, which may be further than the hub has told.
             watcher.from = watcher.from.max(through.next());

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -42,6 +43,8 @@ const HEADERS_WITHIN: Duration = Duration::from_secs(30);
 const HEADER_BYTES_MAX: usize = 16 << 10;
 /// How long a caller of the wrong protocol is given to take its answer.
 const ANSWER_TAKEN_WITHIN: Duration = Duration::from_secs(2);
+/// How often a silent caller's system is asked whether it is there before it is taken to be gone.
+const KEEP_ALIVE_TRIES: u32 = 4;
 /// Streams that a caller may reset before they were looked at (CVE-2023-44487).
 const RESET_STREAMS_MAX: usize = 20;
 
@@ -77,7 +80,9 @@ impl Connection {
         let speaks = self.notes.port().speaks;
         match (opened, speaks) {
             (Opened::As(Opening::Http2), _) => self.http2().await,
-            (Opened::As(Opening::Http1), Speaks::Http) => self.http1().await,
+            (Opened::As(Opening::Http1), Speaks::Http | Speaks::GrpcAndHttp { .. }) => {
+                self.http1().await;
+            }
             (Opened::As(Opening::Http1), Speaks::Grpc) => {
                 let (answer, said) = stray::http1_on_grpc(self.notes.port());
                 self.notes.closed(self.from, &said);
@@ -211,6 +216,10 @@ impl Connection {
     }
 
     async fn http1(self) {
+        // Over HTTP/1 nothing else tells that a caller is gone who only listens.
+        if let Err(error) = ask_whether_there(&self.stream, &self.bounds) {
+            tracing::debug!(%error, from = %self.from, "a connection is not kept watch over");
+        }
         let requests = self.requests();
         let served = requests.served.clone();
         let mut builder = http1::Builder::new();
@@ -236,6 +245,15 @@ impl Connection {
             failed.map(|error| reason::read(&error)),
         );
     }
+}
+
+/// Has the system ask a silent caller's system whether it is still there, as often as over HTTP/2.
+fn ask_whether_there(stream: &TcpStream, bounds: &Bounds) -> std::io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, bounds.keep_alive_every)?;
+    sockopt::set_tcp_keepintvl(stream, bounds.keep_alive_timeout / KEEP_ALIVE_TRIES)?;
+    sockopt::set_tcp_keepcnt(stream, KEEP_ALIVE_TRIES)?;
+    Ok(())
 }
 
 fn say(notes: &Notes, from: SocketAddr, reason: Option<Reason>) {

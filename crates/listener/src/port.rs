@@ -10,6 +10,11 @@ pub enum Speaks {
     Grpc,
     /// HTTP/1.1, and HTTP/2 without TLS.
     Http,
+    /// Both: gRPC, and plain HTTP on some paths.
+    GrpcAndHttp {
+        /// What is served over plain HTTP, for example `JSON below /v3/`.
+        http: &'static str,
+    },
 }
 
 /// A port of the same process, for a caller who meant that one.

@@ -26,16 +26,16 @@ pub(crate) fn answer(notes: &Arc<Notes>, request: &Request<Body>) -> Response<Bo
     if is_grpc(request) {
         return fault.into_status(Code::Unimplemented).into_http();
     }
-    text(&fault)
+    let status = match notes.port().speaks {
+        Speaks::GrpcAndHttp { .. } => StatusCode::MISDIRECTED_REQUEST,
+        Speaks::Grpc | Speaks::Http => StatusCode::NOT_FOUND,
+    };
+    (status, line(&fault)).into_response()
 }
 
 fn is_grpc(request: &Request<Body>) -> bool {
     let kind = request.headers().get(header::CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
-fn text(fault: &Fault) -> Response<Body> {
-    (StatusCode::NOT_FOUND, line(fault)).into_response()
 }
 
 fn line(fault: &Fault) -> String {
@@ -50,6 +50,11 @@ fn fault(port: &Port, path: &str, grpc: bool) -> Fault {
             Speaks::Http => fault(format!("found {path:?}, which {here} does not have"))
                 .with_next("ask for /livez, /readyz or /metrics"),
             Speaks::Grpc => http_on_grpc(port),
+            Speaks::GrpcAndHttp { http } => {
+                let found =
+                    format!("found {path:?}; this is {here}, which speaks gRPC, and {http}");
+                elsewhere_or(port, fault(found), "call what it has")
+            }
         };
     }
     let service = path.trim_start_matches('/');
@@ -75,9 +80,14 @@ fn http_on_grpc(port: &Port) -> Fault {
         port.name
     );
     let fault = Fault::new(codes::NOT_SERVED_HERE, found);
+    elsewhere_or(port, fault, "call it with a gRPC client")
+}
+
+/// With the port for plain HTTP as what to ask next.
+fn elsewhere_or(port: &Port, fault: Fault, next: &str) -> Fault {
     match port.plain() {
         Some(other) => fault.with_next(format!("ask {other}")),
-        None => fault.with_next("call it with a gRPC client"),
+        None => fault.with_next(next),
     }
 }
 

@@ -42,9 +42,13 @@ mod generated {
     }
     pub mod mvccpb {
         tonic::include_proto!("mvccpb");
+        #[cfg(feature = "json")]
+        include!(concat!(env!("OUT_DIR"), "/mvccpb.serde.rs"));
     }
     pub mod etcdserverpb {
         tonic::include_proto!("etcdserverpb");
+        #[cfg(feature = "json")]
+        include!(concat!(env!("OUT_DIR"), "/etcdserverpb.serde.rs"));
     }
 }
 

@@ -61,8 +61,7 @@ pub(crate) async fn serve(
         .add_service(health)
         .add_service(reflection)
         .add_service(reflection_alpha);
-    let (routes, direct) = etcd::serve(routes, direct, &member);
-    let router = routes.into_axum_router();
+    let (router, direct) = etcd::serve(routes, direct, &member);
     let port = ports.client(&member.metrics);
     let (bounds, ending) = (client_bounds(streams), member.ending.closing.clone());
     tally_listener::serve(listener, port, router, direct, bounds, ending).await;

@@ -2,6 +2,7 @@
 //!
 //! Speaks as etcd 3.5 does, down to its error messages; `docs/etcd.md` says where not, and why.
 
+mod about;
 mod absent;
 mod cluster;
 mod end;
@@ -18,6 +19,7 @@ mod writer;
 
 use std::sync::Arc;
 
+use axum::Router;
 use tally_listener::Direct;
 use tally_model::Revision;
 use tally_proto::etcd::ResponseHeader;
@@ -32,8 +34,8 @@ use crate::member::Member;
 /// What gRPC may add to a request of the largest size, bytes.
 const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
 
-/// Adds the services to those of a port.
-pub(crate) fn serve(routes: Routes, direct: Direct, member: &Arc<Member>) -> (Routes, Direct) {
+/// Adds the services to those of a port, and the paths where they are had without gRPC.
+pub(crate) fn serve(routes: Routes, direct: Direct, member: &Arc<Member>) -> (Router, Direct) {
     let limit = member.config.tuning.request_bytes_max + REQUEST_OVERHEAD_BYTES;
     let writer = Arc::new(writer::Writer::new(member.clone()));
     let kv = kv::KvAnswers::new(member.clone(), writer.clone());
@@ -49,7 +51,10 @@ pub(crate) fn serve(routes: Routes, direct: Direct, member: &Arc<Member>) -> (Ro
         .add_service(watch::WatchServer::new(watch, limit))
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(limit))
         .add_service(MaintenanceServer::new(maintenance).max_decoding_message_size(limit));
-    (absent::serve(routes), direct)
+    let services = absent::serve(routes).into_axum_router();
+    let json = tally_gateway::routes(services.clone(), limit);
+    let about = about::routes(member.clone());
+    (services.merge(json).merge(about), direct)
 }
 
 /// Who answers, and how far the store has come.

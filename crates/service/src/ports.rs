@@ -53,7 +53,9 @@ impl Ports {
     pub(crate) fn client(&self, metrics: &Metrics) -> Port {
         Port {
             name: format!("the client port of {}", self.name),
-            speaks: Speaks::Grpc,
+            speaks: Speaks::GrpcAndHttp {
+                http: "etcd's JSON below /v3/, /version and /health",
+            },
             elsewhere: vec![self.for_members(), self.for_operators()],
             counts: metrics.client_port.clone(),
         }

@@ -33,8 +33,14 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
         "it lets connections in; it must not know what is served",
     ),
     (
+        "tally-gateway",
+        &["tally-model", "tally-proto"],
+        "it carries calls to services; it must not know what they do",
+    ),
+    (
         "tally-service",
         &[
+            "tally-gateway",
             "tally-listener",
             "tally-model",
             "tally-proto",
@@ -76,6 +82,7 @@ const OWNED: &[(&str, &[&str], &str)] = &[
         "tonic",
         &[
             "tally-proto",
+            "tally-gateway",
             "tally-listener",
             "tally-service",
             "tally-client",

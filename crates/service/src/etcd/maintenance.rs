@@ -18,7 +18,7 @@ use crate::member::Member;
 pub(super) struct MaintenanceAnswers(pub(super) Arc<Member>);
 
 /// The etcd whose behaviour is followed. Clients parse it to see what a server can do.
-const FOLLOWED: &str = "3.5.13";
+pub(super) const FOLLOWED: &str = "3.5.13";
 
 #[tonic::async_trait]
 impl Maintenance for MaintenanceAnswers {

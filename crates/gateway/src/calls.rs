@@ -1,0 +1,198 @@
+//! Which path is which call, and how their messages are read from JSON and written as such. The paths are those of
+//! etcd 3.5's gateway.
+
+use bytes::Bytes;
+use prost::Message;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tally_model::explanation::codes;
+use tally_proto::etcd;
+use tally_proto::fault::Fault;
+use tonic::{Code, Status};
+
+/// One path.
+pub(crate) struct Call {
+    pub(crate) path: &'static str,
+    /// The path of the gRPC call.
+    pub(crate) grpc: &'static str,
+    pub(crate) kind: Kind,
+    /// Reads a request, and gives it as gRPC carries it.
+    pub(crate) read: fn(&[u8]) -> Result<Vec<u8>, Status>,
+    /// Writes an answer that gRPC carried.
+    pub(crate) write: fn(Bytes) -> Result<Vec<u8>, Status>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One request, one answer.
+    Unary,
+    /// Any number of both.
+    Stream,
+}
+
+pub(crate) static CALLS: &[Call] = &[
+    unary::<etcd::RangeRequest, etcd::RangeResponse>("/v3/kv/range", "/etcdserverpb.KV/Range"),
+    unary::<etcd::PutRequest, etcd::PutResponse>("/v3/kv/put", "/etcdserverpb.KV/Put"),
+    unary::<etcd::DeleteRangeRequest, etcd::DeleteRangeResponse>(
+        "/v3/kv/deleterange",
+        "/etcdserverpb.KV/DeleteRange",
+    ),
+    unary::<etcd::TxnRequest, etcd::TxnResponse>("/v3/kv/txn", "/etcdserverpb.KV/Txn"),
+    unary::<etcd::CompactionRequest, etcd::CompactionResponse>(
+        "/v3/kv/compaction",
+        "/etcdserverpb.KV/Compact",
+    ),
+    stream::<etcd::WatchRequest, etcd::WatchResponse>("/v3/watch", "/etcdserverpb.Watch/Watch"),
+    unary::<etcd::LeaseGrantRequest, etcd::LeaseGrantResponse>(
+        "/v3/lease/grant",
+        "/etcdserverpb.Lease/LeaseGrant",
+    ),
+    revoke("/v3/lease/revoke"),
+    revoke("/v3/kv/lease/revoke"),
+    stream::<etcd::LeaseKeepAliveRequest, etcd::LeaseKeepAliveResponse>(
+        "/v3/lease/keepalive",
+        "/etcdserverpb.Lease/LeaseKeepAlive",
+    ),
+    time_to_live("/v3/lease/timetolive"),
+    time_to_live("/v3/kv/lease/timetolive"),
+    leases("/v3/lease/leases"),
+    leases("/v3/kv/lease/leases"),
+    unary::<etcd::MemberAddRequest, etcd::MemberAddResponse>(
+        "/v3/cluster/member/add",
+        "/etcdserverpb.Cluster/MemberAdd",
+    ),
+    unary::<etcd::MemberRemoveRequest, etcd::MemberRemoveResponse>(
+        "/v3/cluster/member/remove",
+        "/etcdserverpb.Cluster/MemberRemove",
+    ),
+    unary::<etcd::MemberUpdateRequest, etcd::MemberUpdateResponse>(
+        "/v3/cluster/member/update",
+        "/etcdserverpb.Cluster/MemberUpdate",
+    ),
+    unary::<etcd::MemberListRequest, etcd::MemberListResponse>(
+        "/v3/cluster/member/list",
+        "/etcdserverpb.Cluster/MemberList",
+    ),
+    unary::<etcd::MemberPromoteRequest, etcd::MemberPromoteResponse>(
+        "/v3/cluster/member/promote",
+        "/etcdserverpb.Cluster/MemberPromote",
+    ),
+    unary::<etcd::AlarmRequest, etcd::AlarmResponse>(
+        "/v3/maintenance/alarm",
+        "/etcdserverpb.Maintenance/Alarm",
+    ),
+    unary::<etcd::StatusRequest, etcd::StatusResponse>(
+        "/v3/maintenance/status",
+        "/etcdserverpb.Maintenance/Status",
+    ),
+    unary::<etcd::DefragmentRequest, etcd::DefragmentResponse>(
+        "/v3/maintenance/defragment",
+        "/etcdserverpb.Maintenance/Defragment",
+    ),
+    unary::<etcd::HashKvRequest, etcd::HashKvResponse>(
+        "/v3/maintenance/hash",
+        "/etcdserverpb.Maintenance/HashKV",
+    ),
+    unary::<etcd::SnapshotRequest, etcd::SnapshotResponse>(
+        "/v3/maintenance/snapshot",
+        "/etcdserverpb.Maintenance/Snapshot",
+    ),
+    unary::<etcd::MoveLeaderRequest, etcd::MoveLeaderResponse>(
+        "/v3/maintenance/transfer-leadership",
+        "/etcdserverpb.Maintenance/MoveLeader",
+    ),
+    unary::<etcd::DowngradeRequest, etcd::DowngradeResponse>(
+        "/v3/maintenance/downgrade",
+        "/etcdserverpb.Maintenance/Downgrade",
+    ),
+    refused(
+        "/v3/auth/authenticate",
+        "/etcdserverpb.Auth/Authenticate",
+    ),
+    refused("/v3/auth/{*call}", "/etcdserverpb.Auth/AuthStatus"),
+    refused("/v3/lock/{call}", "/v3lockpb.Lock/Lock"),
+    refused("/v3/election/{call}", "/v3electionpb.Election/Leader"),
+];
+
+const fn call<Asked, Told>(path: &'static str, grpc: &'static str, kind: Kind) -> Call
+where
+    Asked: Message + Default + DeserializeOwned,
+    Told: Message + Default + Serialize,
+{
+    Call {
+        path,
+        grpc,
+        kind,
+        read: read::<Asked>,
+        write: write::<Told>,
+    }
+}
+
+const fn unary<Asked, Told>(path: &'static str, grpc: &'static str) -> Call
+where
+    Asked: Message + Default + DeserializeOwned,
+    Told: Message + Default + Serialize,
+{
+    call::<Asked, Told>(path, grpc, Kind::Unary)
+}
+
+const fn stream<Asked, Told>(path: &'static str, grpc: &'static str) -> Call
+where
+    Asked: Message + Default + DeserializeOwned,
+    Told: Message + Default + Serialize,
+{
+    call::<Asked, Told>(path, grpc, Kind::Stream)
+}
+
+const fn revoke(path: &'static str) -> Call {
+    unary::<etcd::LeaseRevokeRequest, etcd::LeaseRevokeResponse>(
+        path,
+        "/etcdserverpb.Lease/LeaseRevoke",
+    )
+}
+
+const fn time_to_live(path: &'static str) -> Call {
+    unary::<etcd::LeaseTimeToLiveRequest, etcd::LeaseTimeToLiveResponse>(
+        path,
+        "/etcdserverpb.Lease/LeaseTimeToLive",
+    )
+}
+
+const fn leases(path: &'static str) -> Call {
+    unary::<etcd::LeaseLeasesRequest, etcd::LeaseLeasesResponse>(
+        path,
+        "/etcdserverpb.Lease/LeaseLeases",
+    )
+}
+
+/// A call that is always refused, whatever it asks: its messages are not known here.
+const fn refused(path: &'static str, grpc: &'static str) -> Call {
+    Call {
+        path,
+        grpc,
+        kind: Kind::Unary,
+        read: |_| Ok(Vec::new()),
+        write: |_| Ok(b"{}".to_vec()),
+    }
+}
+
+/// An empty body asks for what an empty object does, as in etcd.
+fn read<Asked: Message + Default + DeserializeOwned>(json: &[u8]) -> Result<Vec<u8>, Status> {
+    if json.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Asked::default().encode_to_vec());
+    }
+    let asked: Asked = serde_json::from_slice(json).map_err(|error| {
+        Fault::new(
+            codes::INVALID_ARGUMENT,
+            format!("found no request in the JSON: {error}"),
+        )
+        .with_next("compare it with etcd's rpc.proto: keys and values are in base64, numbers may be strings")
+        .into_status(Code::InvalidArgument)
+    })?;
+    Ok(asked.encode_to_vec())
+}
+
+fn write<Told: Message + Default + Serialize>(message: Bytes) -> Result<Vec<u8>, Status> {
+    let told = Told::decode(message).map_err(|error| Status::internal(error.to_string()))?;
+    serde_json::to_vec(&told).map_err(|error| Status::internal(error.to_string()))
+}

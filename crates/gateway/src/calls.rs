@@ -105,10 +105,7 @@ pub(crate) static CALLS: &[Call] = &[
         "/v3/maintenance/downgrade",
         "/etcdserverpb.Maintenance/Downgrade",
     ),
-    refused(
-        "/v3/auth/authenticate",
-        "/etcdserverpb.Auth/Authenticate",
-    ),
+    refused("/v3/auth/authenticate", "/etcdserverpb.Auth/Authenticate"),
     refused("/v3/auth/{*call}", "/etcdserverpb.Auth/AuthStatus"),
     refused("/v3/lock/{call}", "/v3lockpb.Lock/Lock"),
     refused("/v3/election/{call}", "/v3electionpb.Election/Leader"),

@@ -109,4 +109,3 @@ impl Frames {
 fn cut_off() -> Status {
     Status::unavailable("the answer was cut off")
 }
-

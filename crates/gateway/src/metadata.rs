@@ -23,7 +23,10 @@ pub(crate) fn call(path: &'static str, asked: &HeaderMap, body: Body) -> Request
     if let Some(timeout) = asked.get(TIMEOUT) {
         headers.insert(TIMEOUT, timeout.clone());
     }
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
     call
 }

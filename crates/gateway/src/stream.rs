@@ -35,7 +35,9 @@ pub(crate) async fn answer(
     }
     let lines = Body::from_stream(lines(call, Frames::new(body)));
     let mut response = refusal::json(StatusCode::OK, lines);
-    response.headers_mut().extend(metadata::headers(&told.headers));
+    response
+        .headers_mut()
+        .extend(metadata::headers(&told.headers));
     response
 }
 

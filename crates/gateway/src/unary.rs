@@ -45,7 +45,11 @@ async fn answered(
     let message = framed(&(call.read)(&body)?)?;
     drop(body);
     let response = gateway
-        .call(metadata::call(call.grpc, &asked.headers, Body::from(message)))
+        .call(metadata::call(
+            call.grpc,
+            &asked.headers,
+            Body::from(message),
+        ))
         .await;
     let (told, body) = response.into_parts();
     if let Some(status) = Status::from_header_map(&told.headers)
@@ -67,7 +71,9 @@ async fn answered(
     let message = frames.message(length).await?;
     frames.end().await?;
     let mut response = refusal::json(StatusCode::OK, (call.write)(message)?);
-    response.headers_mut().extend(metadata::headers(&told.headers));
+    response
+        .headers_mut()
+        .extend(metadata::headers(&told.headers));
     Ok(response)
 }
 
@@ -96,7 +102,9 @@ pub(crate) fn too_large(bytes_max: usize) -> Status {
 pub(crate) fn too_much(bytes: usize) -> Status {
     Fault::new(
         codes::TOO_LARGE,
-        format!("found an answer of {bytes} bytes, and at most {ANSWER_BYTES_MAX} are made into JSON"),
+        format!(
+            "found an answer of {bytes} bytes, and at most {ANSWER_BYTES_MAX} are made into JSON"
+        ),
     )
     .with_next("ask with a limit, watch with fragment, or call over gRPC")
     .into_status(Code::ResourceExhausted)

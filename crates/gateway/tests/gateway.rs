@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, Request, Response, StatusCode};
 use axum::routing::any;
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
 use prost::Message;
 use serde_json::{Value, json};
 use tally_gateway::routes;
@@ -24,7 +25,6 @@ use tally_proto::mvcc::{Event, KeyValue, event};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::codegen::http_body::Frame;
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
@@ -56,7 +56,10 @@ fn body(frames: Vec<Bytes>, end: Option<&Status>) -> Body {
 }
 
 /// A gateway whose service answers a call of this path in this way.
-fn before<F>(path: &str, answer: impl Fn(Request<Body>) -> F + Clone + Send + Sync + 'static) -> Router
+fn before<F>(
+    path: &str,
+    answer: impl Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+) -> Router
 where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -117,8 +120,14 @@ async fn a_request_is_read_as_etcds_gateway_reads_it() {
         json!({"success": [{"request_range": {"key": "YQ=="}}, {"requestPut": {"key": "Yg", "value": "YQ=="}}]}),
     )
     .await;
-    let [RequestOp { request: Some(Op::RequestRange(first)) }, RequestOp { request: Some(Op::RequestPut(second)) }] =
-        &nested.success[..]
+    let [
+        RequestOp {
+            request: Some(Op::RequestRange(first)),
+        },
+        RequestOp {
+            request: Some(Op::RequestPut(second)),
+        },
+    ] = &nested.success[..]
     else {
         panic!("{nested:?}");
     };
@@ -133,12 +142,21 @@ async fn no_body_asks_what_an_empty_object_asks() {
         async move {
             let frame = request.into_body().collect().await.unwrap().to_bytes();
             send.send(frame).await.unwrap();
-            Response::new(body(vec![framed(&RangeResponse::default())], Some(&Status::ok(""))))
+            Response::new(body(
+                vec![framed(&RangeResponse::default())],
+                Some(&Status::ok("")),
+            ))
         }
     });
     for sent in ["", " \n", "{}"] {
-        assert_eq!(read(post(&gateway, "/v3/kv/range", sent).await).await, (StatusCode::OK, json!({})));
-        assert_eq!(receive.recv().await.unwrap(), framed(&RangeRequest::default()));
+        assert_eq!(
+            read(post(&gateway, "/v3/kv/range", sent).await).await,
+            (StatusCode::OK, json!({}))
+        );
+        assert_eq!(
+            receive.recv().await.unwrap(),
+            framed(&RangeRequest::default())
+        );
     }
 }
 
@@ -169,7 +187,9 @@ async fn an_answer_is_written_as_etcds_gateway_writes_it() {
             assert!(sent.get("x-other").is_none(), "{sent:?}");
             let answer = Response::builder().header("content-type", "application/grpc");
             let answer = answer.header("tally-outcome", "applied");
-            answer.body(body(vec![framed(&told)], Some(&Status::ok("")))).unwrap()
+            answer
+                .body(body(vec![framed(&told)], Some(&Status::ok(""))))
+                .unwrap()
         }
     });
     let request = Request::post("/v3/kv/range")
@@ -180,7 +200,12 @@ async fn an_answer_is_written_as_etcds_gateway_writes_it() {
     let request = request.body(Body::from("{\"key\":\"YQ==\"}")).unwrap();
     let response = gateway.oneshot(request).await.unwrap();
     assert_eq!(response.headers()["grpc-metadata-tally-outcome"], "applied");
-    assert!(response.headers().get("grpc-metadata-content-type").is_none());
+    assert!(
+        response
+            .headers()
+            .get("grpc-metadata-content-type")
+            .is_none()
+    );
     let (status, told) = read(response).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(
@@ -221,51 +246,80 @@ async fn a_refusal_has_its_code_and_its_words() {
                 }
             });
             let told = read(post(&gateway, "/v3/kv/put", "{}").await).await;
-            assert_eq!(told, (StatusCode::from_u16(http).unwrap(), expected.clone()));
+            assert_eq!(
+                told,
+                (StatusCode::from_u16(http).unwrap(), expected.clone())
+            );
         }
     }
 }
 
 #[tokio::test]
 async fn what_is_no_request_calls_nothing() {
-    let gateway = before("/etcdserverpb.KV/Put", |_| async { panic!("it was called") });
+    let gateway = before("/etcdserverpb.KV/Put", |_| async {
+        panic!("it was called")
+    });
     let large = format!("{{\"key\":\"{}\"}}", "A".repeat(2 * MESSAGE_BYTES_MAX));
-    let deep = format!("{}{}", "{\"a\":".repeat(200), "}".repeat(200));
     for (sent, http, said) in [
         ("{\"key\":", 400, "EOF"),
         ("[]", 400, "T-004"),
         ("{\"key\":\"***\"}", 400, "T-004"),
         ("{\"lease\":\"x\"}", 400, "T-004"),
         ("{\"key\":\"\"} {}", 400, "trailing"),
-        (&deep, 400, "recursion"),
         (&large, 429, "T-007"),
     ] {
         let (status, told) = read(post(&gateway, "/v3/kv/put", sent.to_owned()).await).await;
         assert_eq!(status, http, "{told}");
         assert!(told["error"].as_str().unwrap().contains(said), "{told}");
     }
+    let gateway = before("/etcdserverpb.KV/Txn", |_| async {
+        panic!("it was called")
+    });
+    let deep = [
+        "{\"success\":[{\"request_txn\":".repeat(100),
+        "}]}".repeat(100),
+    ]
+    .join("{}");
+    let (status, told) = read(post(&gateway, "/v3/kv/txn", deep).await).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{told}");
+    assert!(
+        told["error"].as_str().unwrap().contains("recursion"),
+        "{told}"
+    );
 }
 
 #[tokio::test]
 async fn a_page_of_the_web_is_not_answered() {
-    let gateway = before("/etcdserverpb.KV/Put", |_| async { panic!("it was called") });
+    let gateway = before("/etcdserverpb.KV/Put", |_| async {
+        panic!("it was called")
+    });
     let request = Request::post("/v3/kv/put").header("Origin", "http://evil.example");
     let request = request.body(Body::from("{\"key\":\"YQ==\"}")).unwrap();
     let (status, told) = read(gateway.oneshot(request).await.unwrap()).await;
     assert_eq!(status, StatusCode::FORBIDDEN, "{told}");
-    assert!(told["error"].as_str().unwrap().contains("evil.example"), "{told}");
+    assert!(
+        told["error"].as_str().unwrap().contains("evil.example"),
+        "{told}"
+    );
 }
 
 #[tokio::test]
 async fn an_answer_that_was_cut_off_is_none() {
-    let whole = framed(&RangeResponse { count: 1, ..RangeResponse::default() });
+    let whole = framed(&RangeResponse {
+        count: 1,
+        ..RangeResponse::default()
+    });
     let half = whole.slice(..whole.len() - 1);
     let ends = [
         (vec![whole.clone()], None, Code::Unavailable),
         (vec![half.clone()], None, Code::Unavailable),
         (vec![half.slice(..3)], None, Code::Unavailable),
         // What it says itself is told.
-        (vec![half], Some(Status::deadline_exceeded("slow")), Code::DeadlineExceeded),
+        (
+            vec![half],
+            Some(Status::deadline_exceeded("slow")),
+            Code::DeadlineExceeded,
+        ),
         (vec![whole], Some(Status::aborted("late")), Code::Aborted),
         (vec![], Some(Status::ok("")), Code::Internal),
     ];
@@ -289,10 +343,15 @@ async fn an_answer_that_is_too_large_is_refused_before_it_is_read() {
         let body = Body::new(StreamBody::new(begun.chain(stream::pending())));
         async move { Response::new(body) }
     });
-    let answered = timeout(WITHIN, post(&gateway, "/v3/kv/range", "{}")).await.unwrap();
+    let answered = timeout(WITHIN, post(&gateway, "/v3/kv/range", "{}"))
+        .await
+        .unwrap();
     let (status, told) = read(answered).await;
     assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
-    assert!(told["error"].as_str().unwrap().contains("268435456 bytes"), "{told}");
+    assert!(
+        told["error"].as_str().unwrap().contains("268435456 bytes"),
+        "{told}"
+    );
 }
 
 /// A gateway before a watch that answers each request with the id that was asked for, and ends when no more comes.
@@ -316,11 +375,20 @@ fn echo() -> Router {
                 else {
                     panic!("{asked:?}");
                 };
-                let events = vec![Event { r#type: event::EventType::Delete.into(), ..Event::default() }];
-                let told = WatchResponse { watch_id, events, ..WatchResponse::default() };
+                let events = vec![Event {
+                    r#type: event::EventType::Delete.into(),
+                    ..Event::default()
+                }];
+                let told = WatchResponse {
+                    watch_id,
+                    events,
+                    ..WatchResponse::default()
+                };
                 let _ = send.send(Ok(Frame::data(framed(&told)))).await;
             }
-            let _ = send.send(Ok(Frame::trailers(trailers(&Status::ok(""))))).await;
+            let _ = send
+                .send(Ok(Frame::trailers(trailers(&Status::ok("")))))
+                .await;
         });
         Response::new(Body::new(StreamBody::new(ReceiverStream::new(receive))))
     })
@@ -335,19 +403,35 @@ async fn requests_of_a_stream_are_answered_as_they_come() {
     let (send, receive) = mpsc::channel::<Result<Bytes, Infallible>>(1);
     let piece = |text: &'static str| send.send(Ok(Bytes::from(text)));
     let gateway = echo();
-    let asked = async { post(&gateway, "/v3/watch", Body::from_stream(ReceiverStream::new(receive))).await };
+    let asked = async {
+        post(
+            &gateway,
+            "/v3/watch",
+            Body::from_stream(ReceiverStream::new(receive)),
+        )
+        .await
+    };
     // In pieces that end anywhere, and two in one.
     let first = async {
         piece("{\"create_request\":{\"wat").await.unwrap();
         piece("ch_id\":\"1\"}").await.unwrap();
         piece("}").await.unwrap();
     };
-    let (response, ()) = timeout(WITHIN, async { tokio::join!(asked, first) }).await.unwrap();
+    let (response, ()) = timeout(WITHIN, async { tokio::join!(asked, first) })
+        .await
+        .unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     let mut lines = response.into_body().into_data_stream();
-    let mut next = async || timeout(WITHIN, lines.next()).await.unwrap().map(Result::unwrap);
+    let mut next = async || {
+        timeout(WITHIN, lines.next())
+            .await
+            .unwrap()
+            .map(Result::unwrap)
+    };
     assert_eq!(next().await.unwrap(), told("1"));
-    piece("\n{\"createRequest\":{\"watchId\":2}}{\"create_request\":{\"watch_id\":3}}").await.unwrap();
+    piece("\n{\"createRequest\":{\"watchId\":2}}{\"create_request\":{\"watch_id\":3}}")
+        .await
+        .unwrap();
     assert_eq!(next().await.unwrap(), told("2"));
     assert_eq!(next().await.unwrap(), told("3"));
     drop(send);
@@ -357,7 +441,12 @@ async fn requests_of_a_stream_are_answered_as_they_come() {
 #[tokio::test]
 async fn a_stream_ends_with_what_cannot_be_read() {
     let good = "{\"create_request\":{\"watch_id\":\"1\"}}";
-    for bad in ["{\"create_request\":[]}", "}", "{\"create", "{\"create_request\":{\"key\":\"*\"}}"] {
+    for bad in [
+        "{\"create_request\":[]}",
+        "}",
+        "{\"create",
+        "{\"create_request\":{\"key\":\"*\"}}",
+    ] {
         // As the first it decides the status of the answer.
         let (status, said) = read(post(&echo(), "/v3/watch", bad).await).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{bad}: {said}");
@@ -366,11 +455,16 @@ async fn a_stream_ends_with_what_cannot_be_read() {
         assert_eq!(response.status(), StatusCode::OK);
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let body = std::str::from_utf8(&body).unwrap();
-        let rest = body.strip_prefix(&told("1")).unwrap_or_else(|| panic!("{bad}: {body}"));
+        let rest = body
+            .strip_prefix(&told("1"))
+            .unwrap_or_else(|| panic!("{bad}: {body}"));
         let end: Value = serde_json::from_str(rest).unwrap();
         assert_eq!(end["error"]["http_code"], 400, "{bad}: {end}");
         assert_eq!(end["error"]["http_status"], "Bad Request", "{bad}: {end}");
-        assert!(end["error"]["message"].as_str().unwrap().contains("T-004"), "{bad}: {end}");
+        assert!(
+            end["error"]["message"].as_str().unwrap().contains("T-004"),
+            "{bad}: {end}"
+        );
     }
     let (status, said) = read(post(&echo(), "/v3/watch", " ").await).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{said}");

@@ -17,6 +17,7 @@ mod deadline;
 mod disk;
 mod host;
 mod http;
+pub mod json;
 pub mod keys;
 mod lacking;
 pub mod leader_loss;

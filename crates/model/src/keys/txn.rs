@@ -176,12 +176,32 @@ pub fn read(view: &impl View, op: &KeyOp) -> Outcome {
     run(&mut Draft::new(view, nothing), op)
 }
 
+/// Of a transaction etcd looks at every put, nested ones too, before it looks at anything else.
 fn check(draft: &Draft<'_, impl View>, chosen: &Chosen<'_>) -> Result<(), Refusal> {
     match chosen {
+        Chosen::Put(ask) => check_put(draft, ask, false),
+        Chosen::Range(_) | Chosen::Delete(_) => check_others(draft, chosen),
+        Chosen::Branch { .. } => {
+            check_puts(draft, chosen)?;
+            check_others(draft, chosen)
+        }
+    }
+}
+
+fn check_puts(draft: &Draft<'_, impl View>, chosen: &Chosen<'_>) -> Result<(), Refusal> {
+    match chosen {
+        Chosen::Put(ask) => check_put(draft, ask, true),
+        Chosen::Range(_) | Chosen::Delete(_) => Ok(()),
+        Chosen::Branch { ops, .. } => ops.iter().try_for_each(|op| check_puts(draft, op)),
+    }
+}
+
+fn check_others(draft: &Draft<'_, impl View>, chosen: &Chosen<'_>) -> Result<(), Refusal> {
+    match chosen {
         Chosen::Range(ask) => draft.keys.check_revision(ask.at),
-        Chosen::Put(ask) => check_put(draft, ask),
+        Chosen::Put(_) => Ok(()),
         Chosen::Delete(ask) => check_delete(ask),
-        Chosen::Branch { ops, .. } => ops.iter().try_for_each(|op| check(draft, op)),
+        Chosen::Branch { ops, .. } => ops.iter().try_for_each(|op| check_others(draft, op)),
     }
 }
 

@@ -45,19 +45,29 @@ pub struct DeleteRange {
     pub want_previous: bool,
 }
 
-/// Everything that could refuse a put. Looks at what stands before the entry, as etcd does.
-pub(super) fn check_put(draft: &Draft<'_, impl View>, ask: &Put) -> Result<(), Refusal> {
+/// Everything that could refuse a put. Looks at what stands before the entry, as etcd does, and in its order:
+/// whether there is the lease before whether there is the key, and the other way round in a transaction.
+pub(super) fn check_put(
+    draft: &Draft<'_, impl View>,
+    ask: &Put,
+    in_txn: bool,
+) -> Result<(), Refusal> {
     if is_reserved(&ask.key) {
         return Err(Refusal::KeyReserved);
     }
-    if ask.keeps() && draft.view.key(&ask.key).is_none() {
-        return Err(Refusal::KeyNotFound);
-    }
-    match ask.lease {
+    let key = || match ask.keeps() && draft.view.key(&ask.key).is_none() {
+        true => Err(Refusal::KeyNotFound),
+        false => Ok(()),
+    };
+    let lease = || match ask.lease {
         LeaseOf::Given(Some(lease)) if draft.view.lease(lease).is_none() => {
             Err(Refusal::LeaseNotFound { lease })
         }
         LeaseOf::Given(_) | LeaseOf::Kept => Ok(()),
+    };
+    match in_txn {
+        true => key().and_then(|()| lease()),
+        false => lease().and_then(|()| key()),
     }
 }
 

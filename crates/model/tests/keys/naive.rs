@@ -126,27 +126,46 @@ impl Naive {
         (succeeded, ops)
     }
 
-    /// By what there is before anything is done, request by request: the first that cannot be done tells
-    /// why. etcd looks for a put among them first, and of a single one at its lease first.
+    /// By what there is before anything is done: the first that cannot be done tells why. Puts come first, and of a
+    /// put whether there is the key; of one that is alone whether there is the lease.
     fn check(&self, op: &KeyOp) -> Result<(), &'static str> {
+        let all = self.taken(op);
+        let puts = all.iter().filter_map(|op| match op {
+            KeyOp::Put(ask) => Some(ask),
+            _ => None,
+        });
+        for ask in puts {
+            let kept = ask.value.is_none() || ask.lease == LeaseOf::Kept;
+            let key = (kept && !self.now().map.contains_key(&ask.key)).then_some("T-501");
+            let lease = match ask.lease {
+                LeaseOf::Given(Some(id)) if !self.leases.contains_key(&id) => Some("T-502"),
+                _ => None,
+            };
+            let (first, second) = match op {
+                KeyOp::Put(_) => (lease, key),
+                _ => (key, lease),
+            };
+            first.or(second).map_or(Ok(()), Err)?;
+        }
+        let mut at = all.iter().filter_map(|op| match op {
+            KeyOp::Range(ask) => ask.at,
+            _ => None,
+        });
+        at.try_for_each(|Revision(at)| match at {
+            at if at > self.revision() => Err("T-504"),
+            at if at < self.compacted => Err("T-503"),
+            _ => Ok(()),
+        })
+    }
+
+    /// Every request that is done, and of a transaction those of the branch that is taken.
+    fn taken<'t>(&self, op: &'t KeyOp) -> Vec<&'t KeyOp> {
         match op {
-            KeyOp::Range(ask) => match ask.at {
-                Some(Revision(at)) if at > self.revision() => Err("T-504"),
-                Some(Revision(at)) if at < self.compacted => Err("T-503"),
-                _ => Ok(()),
-            },
-            KeyOp::Put(ask) => {
-                let kept = ask.value.is_none() || ask.lease == LeaseOf::Kept;
-                if kept && !self.now().map.contains_key(&ask.key) {
-                    return Err("T-501");
-                }
-                match ask.lease {
-                    LeaseOf::Given(Some(id)) if !self.leases.contains_key(&id) => Err("T-502"),
-                    _ => Ok(()),
-                }
+            KeyOp::Txn(txn) => {
+                let ops = self.branch(txn).1.iter();
+                ops.flat_map(|op| self.taken(op)).collect()
             }
-            KeyOp::Delete(_) => Ok(()),
-            KeyOp::Txn(txn) => self.branch(txn).1.iter().try_for_each(|op| self.check(op)),
+            alone => vec![alone],
         }
     }
 

@@ -45,14 +45,14 @@ fn main() -> anyhow::Result<()> {
         .bytes(".etcdserverpb.DeleteRangeRequest")
         .bytes(".etcdserverpb.Compare")
         .compile_fds(descriptors)?;
-    if std::env::var_os("CARGO_FEATURE_JSON").is_some() {
-        write_json(&etcd.encode_to_vec())?;
-    }
+    #[cfg(feature = "json")]
+    write_json(&etcd.encode_to_vec())?;
     Ok(())
 }
 
 /// Messages of the etcd API as JSON, in the form that etcd 3.5 gives them: names as in the proto files, what is at its
 /// default left out, and members that are not known not looked at.
+#[cfg(feature = "json")]
 fn write_json(etcd: &[u8]) -> anyhow::Result<()> {
     pbjson_build::Builder::new()
         .register_descriptors(etcd)?

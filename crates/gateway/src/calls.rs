@@ -5,6 +5,7 @@ use bytes::Bytes;
 use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tally_model::explanation::codes;
 use tally_proto::etcd;
 use tally_proto::fault::Fault;
@@ -178,15 +179,32 @@ fn read<Asked: Message + Default + DeserializeOwned>(json: &[u8]) -> Result<Vec<
     if json.iter().all(u8::is_ascii_whitespace) {
         return Ok(Asked::default().encode_to_vec());
     }
-    let asked: Asked = serde_json::from_slice(json).map_err(|error| {
-        Fault::new(
-            codes::INVALID_ARGUMENT,
-            format!("found no request in the JSON: {error}"),
-        )
-        .with_next("compare it with etcd's rpc.proto: keys and values are in base64, numbers may be strings")
-        .into_status(Code::InvalidArgument)
+    let asked: Result<Asked, _> = serde_json::from_slice(json);
+    let asked = asked.or_else(|error| without_nulls(json).ok_or(error));
+    let asked = asked.map_err(|error| {
+        let found = format!("found no request in the JSON: {error}");
+        Fault::new(codes::INVALID_ARGUMENT, found)
+            .with_next("compare it with etcd's rpc.proto: keys and values are in base64")
+            .into_status(Code::InvalidArgument)
     })?;
     Ok(asked.encode_to_vec())
+}
+
+/// What is null is at its default, which the generated code knows of messages alone.
+fn without_nulls<Asked: DeserializeOwned>(json: &[u8]) -> Option<Asked> {
+    fn remove(value: &mut Value) {
+        match value {
+            Value::Object(members) => {
+                members.retain(|_, member| !member.is_null());
+                members.values_mut().for_each(remove);
+            }
+            Value::Array(values) => values.iter_mut().for_each(remove),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let mut value: Value = serde_json::from_slice(json).ok()?;
+    remove(&mut value);
+    serde_json::from_value(value).ok()
 }
 
 fn write<Told: Message + Default + Serialize>(message: Bytes) -> Result<Vec<u8>, Status> {

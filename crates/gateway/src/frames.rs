@@ -5,7 +5,9 @@ use axum::body::Body;
 use axum::http::HeaderMap;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body_util::BodyExt;
-use tonic::Status;
+use tally_model::explanation::codes;
+use tally_proto::fault::Fault;
+use tonic::{Code, Status};
 
 const HEAD_BYTES: usize = 5;
 
@@ -82,7 +84,7 @@ impl Frames {
     /// How it ended, as far as that is known; an answer without a status was cut off.
     pub(crate) fn status(&self) -> Result<(), Status> {
         match Status::from_header_map(&self.trailers) {
-            Some(status) if status.code() == tonic::Code::Ok => Ok(()),
+            Some(status) if status.code() == Code::Ok => Ok(()),
             Some(status) => Err(status),
             None => Err(cut_off()),
         }
@@ -106,6 +108,8 @@ impl Frames {
     }
 }
 
-fn cut_off() -> Status {
-    Status::unavailable("the answer was cut off")
+pub(crate) fn cut_off() -> Status {
+    Fault::new(codes::OUTCOME_UNKNOWN, "the answer was cut off")
+        .with_next("ask again; a write with a tag is safe to send again")
+        .into_status(Code::Unavailable)
 }

@@ -10,6 +10,7 @@ mod calls;
 mod frames;
 mod metadata;
 mod refusal;
+mod room;
 mod stream;
 mod unary;
 
@@ -17,8 +18,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response, header};
-use axum::routing::post;
+use axum::http::{HeaderMap, Request, Response, StatusCode, Uri, header};
+use axum::routing::{any, post};
 use tally_model::explanation::codes;
 use tally_proto::fault::Fault;
 use tokio::sync::Semaphore;
@@ -29,8 +30,9 @@ use crate::calls::{CALLS, Call, Kind};
 
 /// What a JSON request may have more than the message that it stands for: names, and four characters for three bytes.
 const JSON_TIMES: usize = 2;
-/// Answers of more than a MiB that are made into JSON at a time.
+/// Answers of more than a MiB that are made into JSON and sent at a time; and lines of streams.
 const LARGE_AT_ONCE: usize = 4;
+const LARGE_LINES_AT_ONCE: usize = 16;
 
 /// Carries requests to the services of a port.
 #[derive(Clone)]
@@ -38,16 +40,22 @@ struct Gateway {
     services: Router,
     /// Longest request, bytes of JSON.
     request_bytes_max: usize,
-    /// For large answers, which are held while they are made into JSON.
+    /// For large answers, which are held while they are made into JSON and sent.
     large: Arc<Semaphore>,
+    large_lines: Arc<Semaphore>,
 }
 
 impl Gateway {
-    /// Calls a service, which cannot fail but by a status.
-    async fn call(&self, request: Request<Body>) -> Response<Body> {
-        match self.services.clone().oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
+    /// Calls a service; gives the headers of its answer, and the body.
+    ///
+    /// # Errors
+    /// The status, when the headers have one that is not OK.
+    async fn call(&self, request: Request<Body>) -> Result<(HeaderMap, Body), Status> {
+        let Ok(response) = self.services.clone().oneshot(request).await;
+        let (told, body) = response.into_parts();
+        match Status::from_header_map(&told.headers) {
+            Some(status) if status.code() != Code::Ok => Err(status),
+            Some(_) | None => Ok((told.headers, body)),
         }
     }
 }
@@ -59,12 +67,23 @@ pub fn routes(services: Router, message_bytes_max: usize) -> Router {
         services,
         request_bytes_max: message_bytes_max.saturating_mul(JSON_TIMES),
         large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+        large_lines: Arc::new(Semaphore::new(LARGE_LINES_AT_ONCE)),
     };
-    CALLS.iter().fold(Router::new(), |router, call| {
+    let others = Router::new().route("/v3/{*call}", any(no_such_call));
+    CALLS.iter().fold(others, |router, call| {
         let gateway = gateway.clone();
         let answer = move |request: Request<Body>| answer(call, gateway.clone(), request);
         router.route(call.path, post(answer))
     })
+}
+
+async fn no_such_call(path: Uri) -> Response<Body> {
+    let found = format!("found {:?}, which is no path of etcd 3.5's", path.path());
+    let fault = Fault::new(codes::NOT_SERVED_HERE, found);
+    let fault = fault.with_next("compare it with etcd's rpc.proto, or call over gRPC");
+    let mut response = refusal::response(&fault.into_status(Code::Unimplemented));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
 }
 
 async fn answer(call: &'static Call, gateway: Gateway, request: Request<Body>) -> Response<Body> {
@@ -77,7 +96,8 @@ async fn answer(call: &'static Call, gateway: Gateway, request: Request<Body>) -
     }
 }
 
-/// A browser sends what any page asks it to, to any address that it can reach, and there is no password here.
+/// A browser sends what any page asks it to, to any address that it can reach, and there is no password here. It says
+/// so in this header.
 fn foreign_page(origin: &[u8]) -> Status {
     let origin = origin.escape_ascii();
     Fault::new(

@@ -1,48 +1,68 @@
 //! Requests and answers as they come: each answer is a line.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
+use tally_model::explanation::codes;
+use tally_proto::fault::Fault;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use crate::asked::Asked;
 use crate::calls::Call;
 use crate::frames::Frames;
-use crate::unary::{ANSWER_BYTES_MAX, too_much};
-use crate::{Gateway, metadata, refusal};
+use crate::unary::{REQUEST_WITHIN, late};
+use crate::{Gateway, metadata, refusal, room};
 
 pub(crate) async fn answer(
     call: &'static Call,
     gateway: &Gateway,
     request: Request<Body>,
 ) -> Response<Body> {
+    match answered(call, gateway, request).await {
+        Ok(response) => response,
+        Err(status) => refusal::stream_response(&status),
+    }
+}
+
+async fn answered(
+    call: &'static Call,
+    gateway: &Gateway,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
     let (asked, body) = request.into_parts();
     let mut requests = Asked::new(call, body, gateway.request_bytes_max);
-    // Whoever asks in another form is told by the status of the answer.
-    let first = match requests.next().await {
-        Ok(Some(first)) => first,
-        Ok(None) => return refusal::stream_response(&nothing_asked()),
-        Err(status) => return refusal::stream_response(&status),
-    };
+    let first = timeout(REQUEST_WITHIN, requests.next()).await;
+    let first = first.map_err(|_| late())??.ok_or_else(nothing_asked)?;
     let requests = stream::once(async { Ok(first) }).chain(later(requests));
     let asked = metadata::call(call.grpc, &asked.headers, Body::from_stream(requests));
-    let (told, body) = gateway.call(asked).await.into_parts();
-    if let Some(status) = Status::from_header_map(&told.headers)
-        && status.code() != Code::Ok
-    {
-        return refusal::stream_response(&status);
-    }
-    let lines = Body::from_stream(lines(call, Frames::new(body)));
-    let mut response = refusal::json(StatusCode::OK, lines);
-    response
-        .headers_mut()
-        .extend(metadata::headers(&told.headers));
-    response
+    let (told, body) = gateway.call(asked).await?;
+    let mut answers = Answers {
+        call,
+        frames: Frames::new(body),
+        large: gateway.large_lines.clone(),
+        room: None,
+    };
+    // What goes wrong before anything is told decides the status.
+    let begun = match answers.next().await? {
+        Some(first) => stream::once(async { Ok(first) })
+            .chain(answers.lines())
+            .left_stream(),
+        None => stream::empty().right_stream(),
+    };
+    let mut response = refusal::json(StatusCode::OK, Body::from_stream(begun));
+    response.headers_mut().extend(metadata::headers(&told));
+    Ok(response)
 }
 
 fn nothing_asked() -> Status {
-    Status::invalid_argument("found no request: send an object as the body, and more after it")
+    Fault::new(codes::INVALID_ARGUMENT, "found no request in the body")
+        .with_next("send an object as the body, and more after it")
+        .into_status(Code::InvalidArgument)
 }
 
 /// The requests after the first; one that cannot be read is the last.
@@ -57,32 +77,38 @@ fn later(requests: Asked) -> impl Stream<Item = Result<Bytes, Status>> + Send + 
     })
 }
 
-/// Answers, each a line, and at last how the stream ended, unless that was well.
-fn lines(
+/// The answers of a stream.
+struct Answers {
     call: &'static Call,
     frames: Frames,
-) -> impl Stream<Item = Result<Vec<u8>, Status>> + Send + 'static {
-    stream::unfold(Some(frames), move |frames| async move {
-        let mut frames = frames?;
-        match line(call, &mut frames).await {
-            Ok(None) => None,
-            Ok(Some(line)) => Some((Ok(line), Some(frames))),
-            Err(status) => Some((Ok(refusal::last_line(&status)), None)),
-        }
-    })
+    large: Arc<Semaphore>,
+    /// Of the line before, which the caller may not have taken.
+    room: Option<OwnedSemaphorePermit>,
 }
 
-/// The next answer; `None` when the stream has ended well.
-async fn line(call: &Call, frames: &mut Frames) -> Result<Option<Vec<u8>>, Status> {
-    let Some(length) = frames.length().await? else {
-        return frames.status().map(|()| None);
-    };
-    if length > ANSWER_BYTES_MAX {
-        return Err(too_much(length));
+impl Answers {
+    /// The next line; `None` when the stream has ended well.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, Status> {
+        self.room = None;
+        let Some(made) = room::next(self.call, &mut self.frames, &self.large).await? else {
+            return self.frames.status().map(|()| None);
+        };
+        self.room = made.room;
+        let mut line = b"{\"result\":".to_vec();
+        line.extend(made.json);
+        line.extend(b"}\n");
+        Ok(Some(line))
     }
-    let message = frames.message(length).await?;
-    let mut line = b"{\"result\":".to_vec();
-    line.extend((call.write)(message)?);
-    line.extend(b"}\n");
-    Ok(Some(line))
+
+    /// All that come, and at last how the stream ended, unless that was well.
+    fn lines(self) -> impl Stream<Item = Result<Vec<u8>, Status>> + Send + 'static {
+        stream::unfold(Some(self), |answers| async {
+            let mut answers = answers?;
+            match answers.next().await {
+                Ok(None) => None,
+                Ok(Some(line)) => Some((Ok(line), Some(answers))),
+                Err(status) => Some((Ok(refusal::last_line(&status)), None)),
+            }
+        })
+    }
 }

@@ -109,7 +109,7 @@ async fn a_request_is_read_as_etcds_gateway_reads_it() {
         json!({"key": "YT8+", "limit": 3, "revision": "9007199254740992", "sort_order": "DESCEND", "keys_only": true}),
         // Names as in JavaScript, enums as numbers, base64 for addresses, what is at its default, what is new.
         json!({"key": "YT8-", "limit": "3", "revision": 9_007_199_254_740_992_u64, "sortOrder": 2, "keysOnly": true,
-            "count_only": false, "range_end": "", "of_a_later_version": [1]}),
+            "count_only": false, "range_end": "", "serializable": null, "min_mod_revision": null, "of_a_later_version": [1]}),
     ] {
         let found: RangeRequest = asked(range, "/v3/kv/range", sent.clone()).await;
         assert_eq!(found, expected, "{sent}");
@@ -321,7 +321,7 @@ async fn an_answer_that_was_cut_off_is_none() {
             Code::DeadlineExceeded,
         ),
         (vec![whole], Some(Status::aborted("late")), Code::Aborted),
-        (vec![], Some(Status::ok("")), Code::Internal),
+        (vec![], Some(Status::ok("")), Code::Unavailable),
     ];
     for (frames, end, code) in ends {
         let shown = format!("{frames:?} {end:?}");
@@ -352,6 +352,75 @@ async fn an_answer_that_is_too_large_is_refused_before_it_is_read() {
         told["error"].as_str().unwrap().contains("268435456 bytes"),
         "{told}"
     );
+}
+
+/// Keys that make more than a MiB.
+fn large() -> RangeResponse {
+    let key = |number: u32| KeyValue {
+        key: number.to_string().into(),
+        value: vec![b'v'; 1 << 10].into(),
+        ..KeyValue::default()
+    };
+    RangeResponse {
+        kvs: (0..2_000).map(key).collect(),
+        ..RangeResponse::default()
+    }
+}
+
+#[tokio::test]
+async fn large_answers_are_whole_and_no_more_than_four_at_a_time() {
+    let gateway = before("/etcdserverpb.KV/Range", |_| async {
+        Response::new(body(vec![framed(&large())], Some(&Status::ok(""))))
+    });
+    // Of callers that take nothing yet.
+    let mut waiting = Vec::new();
+    for _ in 0..4 {
+        let response = post(&gateway, "/v3/kv/range", "{}").await;
+        assert_eq!(response.status(), StatusCode::OK);
+        waiting.push(response);
+    }
+    let (status, told) = read(post(&gateway, "/v3/kv/range", "{}").await).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "{told}");
+    assert!(told["error"].as_str().unwrap().contains("T-003"), "{told}");
+    // One that is gone, and one that takes all, make room.
+    drop(waiting.pop());
+    let (_, told) = read(waiting.pop().unwrap()).await;
+    assert_eq!(told["kvs"].as_array().unwrap().len(), 2_000);
+    for _ in 0..2 {
+        waiting.push(post(&gateway, "/v3/kv/range", "{}").await);
+    }
+    assert!(
+        waiting
+            .iter()
+            .all(|response| response.status() == StatusCode::OK)
+    );
+}
+
+#[tokio::test]
+async fn a_path_that_is_none_is_named() {
+    let (status, told) = read(post(&routes(Router::new(), 1), "/v3/kv/rang", "{}").await).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(
+        told["error"].as_str().unwrap().contains("\"/v3/kv/rang\""),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_stream_that_is_refused_before_it_tells_anything_has_the_status_of_that() {
+    // tonic sends the headers at once, and what came of the call after them.
+    for in_headers in [true, false] {
+        let gateway = before("/etcdserverpb.Lease/LeaseKeepAlive", move |_| async move {
+            let status = Status::unavailable("etcdserver: no leader");
+            match in_headers {
+                true => status.into_http(),
+                false => Response::new(body(vec![], Some(&status))),
+            }
+        });
+        let (status, told) = read(post(&gateway, "/v3/lease/keepalive", "{}").await).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{told}");
+        assert_eq!(told["error"]["message"], "etcdserver: no leader", "{told}");
+    }
 }
 
 /// A gateway before a watch that answers each request with the id that was asked for, and ends when no more comes.

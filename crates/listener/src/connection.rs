@@ -53,6 +53,8 @@ pub(crate) struct Connection {
     pub(crate) from: SocketAddr,
     pub(crate) notes: Arc<Notes>,
     pub(crate) router: Router,
+    /// For HTTP/1.
+    pub(crate) http1: Router,
     pub(crate) direct: Arc<Direct>,
     pub(crate) bounds: Bounds,
     pub(crate) ending: CancellationToken,
@@ -173,10 +175,10 @@ impl Connection {
         let _: Result<std::io::Result<()>, _> = timeout(ANSWER_TAKEN_WITHIN, told).await;
     }
 
-    fn requests(&self) -> Requests {
+    fn requests(&self, router: &Router, direct: &Arc<Direct>) -> Requests {
         Requests {
-            router: self.router.clone(),
-            direct: self.direct.clone(),
+            router: router.clone(),
+            direct: direct.clone(),
             from: self.from,
             served: Arc::default(),
         }
@@ -190,7 +192,7 @@ impl Connection {
             adaptive_window,
             ..
         } = self.bounds;
-        let requests = self.requests();
+        let requests = self.requests(&self.router, &self.direct);
         let mut builder = http2::Builder::new(AtOnce);
         builder
             .timer(TokioTimer::new())
@@ -220,7 +222,7 @@ impl Connection {
         if let Err(error) = ask_whether_there(&self.stream, &self.bounds) {
             tracing::debug!(%error, from = %self.from, "a connection is not kept watch over");
         }
-        let requests = self.requests();
+        let requests = self.requests(&self.http1, &Arc::default());
         let served = requests.served.clone();
         let mut builder = http1::Builder::new();
         builder
@@ -253,6 +255,9 @@ fn ask_whether_there(stream: &TcpStream, bounds: &Bounds) -> std::io::Result<()>
     sockopt::set_tcp_keepidle(stream, bounds.keep_alive_every)?;
     sockopt::set_tcp_keepintvl(stream, bounds.keep_alive_timeout / KEEP_ALIVE_TRIES)?;
     sockopt::set_tcp_keepcnt(stream, KEEP_ALIVE_TRIES)?;
+    // And one that takes nothing of what it is sent.
+    let unanswered = (bounds.keep_alive_every + bounds.keep_alive_timeout).as_millis();
+    sockopt::set_tcp_user_timeout(stream, u32::try_from(unanswered).unwrap_or(u32::MAX))?;
     Ok(())
 }
 

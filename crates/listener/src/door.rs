@@ -16,7 +16,7 @@ use tower::util::MapResponseLayer;
 use crate::connection::Connection;
 use crate::direct::Direct;
 use crate::notes::Notes;
-use crate::port::Port;
+use crate::port::{Port, Speaks};
 use crate::{files, status, stray};
 
 /// Nobody can be let in for a reason that is this machine's, for example too many open files: trying
@@ -32,7 +32,7 @@ pub struct Bounds {
     pub one_file_in: u64,
     /// Requests of one connection at a time.
     pub streams_max: u32,
-    /// How often a silent HTTP/2 connection is asked whether it is still there.
+    /// How often a silent connection is asked whether it is still there.
     pub keep_alive_every: Duration,
     /// How long it may take to say so.
     pub keep_alive_timeout: Duration,
@@ -48,28 +48,47 @@ impl Bounds {
     }
 }
 
+/// What a port serves.
+#[derive(Clone, Debug, Default)]
+pub struct Served {
+    /// What is not called directly.
+    pub router: Router,
+    pub direct: Direct,
+    /// All that is served over HTTP/1, where the port speaks gRPC and plain HTTP: a browser can send anything over
+    /// that, in the name of any page.
+    pub http1: Router,
+}
+
+/// Gives what tonic itself answers a code of Tally's.
+pub fn explained(router: Router) -> Router {
+    router.layer(MapResponseLayer::new(|response: Response<Body>| {
+        status::explain(response)
+    }))
+}
+
 /// Serves a port until `ending` is cancelled and every connection has ended: requests under way are
-/// finished, new ones are not taken. Whoever drops the future cuts every connection off. What is not called
-/// directly is the router's.
+/// finished, new ones are not taken. Whoever drops the future cuts every connection off.
 pub async fn serve(
     listener: TcpListener,
     port: Port,
-    router: Router,
-    direct: Direct,
+    served: Served,
     bounds: Bounds,
     ending: CancellationToken,
 ) {
     let notes = Arc::new(Notes::new(port));
-    let direct = Arc::new(direct);
     let room = Arc::new(Semaphore::new(bounds.connections()));
-    let strays = notes.clone();
-    let router: Router = router
-        .fallback(move |request: Request<Body>| {
+    let with_strays = |router: Router| {
+        let strays = notes.clone();
+        explained(router.fallback(move |request: Request<Body>| {
             std::future::ready(stray::answer(&strays, &request))
-        })
-        .layer(MapResponseLayer::new(|response: Response<Body>| {
-            status::explain(response)
-        }));
+        }))
+    };
+    let router = with_strays(served.router);
+    let http1 = match notes.port().speaks {
+        Speaks::GrpcAndHttp { .. } => with_strays(served.http1),
+        Speaks::Grpc | Speaks::Http => router.clone(),
+    };
+    let direct = Arc::new(served.direct);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -98,6 +117,7 @@ pub async fn serve(
             from,
             notes: notes.clone(),
             router: router.clone(),
+            http1: http1.clone(),
             direct: direct.clone(),
             bounds,
             ending: ending.clone(),

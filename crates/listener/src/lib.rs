@@ -20,6 +20,6 @@ mod status;
 mod stray;
 
 pub use direct::Direct;
-pub use door::{Bounds, serve};
+pub use door::{Bounds, Served, explained, serve};
 pub use files::raise_limit;
 pub use port::{Counts, Elsewhere, Port, Speaks};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{Request, Response, StatusCode, header};
+use axum::http::{Request, Response, StatusCode, Version, header};
 use axum::response::IntoResponse;
 use tally_model::explanation::codes;
 use tally_proto::fault::Fault;
@@ -35,7 +35,8 @@ pub(crate) fn answer(notes: &Arc<Notes>, request: &Request<Body>) -> Response<Bo
 
 fn is_grpc(request: &Request<Body>) -> bool {
     let kind = request.headers().get(header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    request.version() == Version::HTTP_2
+        && kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn line(fault: &Fault) -> String {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tally_client::log_server::{self, Identity, StartUp, Started};
 use tally_client::{Consistency, Refused, StorageState, marker_file, v1};
-use tally_listener::{Bounds, Counts, Direct, Port, Speaks};
+use tally_listener::{Bounds, Counts, Port, Served, Speaks};
 use tally_proto::logserver as api;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -277,8 +277,10 @@ async fn run(
     tasks.spawn(tally_listener::serve(
         listener,
         port,
-        router,
-        Direct::default(),
+        Served {
+            router,
+            ..Served::default()
+        },
         BOUNDS,
         stop.clone(),
     ));

@@ -61,10 +61,10 @@ pub(crate) async fn serve(
         .add_service(health)
         .add_service(reflection)
         .add_service(reflection_alpha);
-    let (router, direct) = etcd::serve(routes, direct, &member);
+    let served = etcd::serve(routes, direct, &member);
     let port = ports.client(&member.metrics);
     let (bounds, ending) = (client_bounds(streams), member.ending.closing.clone());
-    tally_listener::serve(listener, port, router, direct, bounds, ending).await;
+    tally_listener::serve(listener, port, served, bounds, ending).await;
     watching.abort();
     Ok(())
 }

@@ -19,8 +19,7 @@ mod writer;
 
 use std::sync::Arc;
 
-use axum::Router;
-use tally_listener::Direct;
+use tally_listener::{Direct, Served};
 use tally_model::Revision;
 use tally_proto::etcd::ResponseHeader;
 use tally_proto::etcd::cluster_server::ClusterServer;
@@ -35,7 +34,7 @@ use crate::member::Member;
 const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
 
 /// Adds the services to those of a port, and the paths where they are had without gRPC.
-pub(crate) fn serve(routes: Routes, direct: Direct, member: &Arc<Member>) -> (Router, Direct) {
+pub(crate) fn serve(routes: Routes, direct: Direct, member: &Arc<Member>) -> Served {
     let limit = member.config.tuning.request_bytes_max + REQUEST_OVERHEAD_BYTES;
     let writer = Arc::new(writer::Writer::new(member.clone()));
     let kv = kv::KvAnswers::new(member.clone(), writer.clone());
@@ -52,9 +51,13 @@ pub(crate) fn serve(routes: Routes, direct: Direct, member: &Arc<Member>) -> (Ro
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(limit))
         .add_service(MaintenanceServer::new(maintenance).max_decoding_message_size(limit));
     let services = absent::serve(routes).into_axum_router();
-    let json = tally_gateway::routes(services.clone(), limit);
-    let about = about::routes(member.clone());
-    (services.merge(json).merge(about), direct)
+    let json = tally_gateway::routes(tally_listener::explained(services.clone()), limit);
+    let plain = json.merge(about::routes(member.clone()));
+    Served {
+        router: services.merge(plain.clone()),
+        direct,
+        http1: plain,
+    }
 }
 
 /// Who answers, and how far the store has come.

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tally_listener::Direct;
+use tally_listener::Served;
 use tokio::net::TcpListener;
 
 use crate::member::{Member, said};
@@ -27,8 +27,11 @@ pub(crate) async fn serve(
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
         .with_state(member);
-    let direct = Direct::default();
-    tally_listener::serve(listener, port, router, direct, http_bounds(), ended).await;
+    let served = Served {
+        router,
+        ..Served::default()
+    };
+    tally_listener::serve(listener, port, served, http_bounds(), ended).await;
     Ok(())
 }
 

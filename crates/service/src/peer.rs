@@ -6,7 +6,7 @@ pub(crate) mod stranger;
 
 use std::sync::Arc;
 
-use tally_listener::Direct;
+use tally_listener::Served;
 use tally_model::{ClusterId, MemberId};
 use tally_proto::peer::peer_server::PeerServer;
 use tokio::net::TcpListener;
@@ -109,7 +109,11 @@ pub(crate) async fn serve(
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let router = Routes::new(service).into_axum_router();
     let bounds = peer_bounds(link::KEEP_ALIVE_EVERY, link::KEEP_ALIVE_TIMEOUT);
-    tally_listener::serve(listener, port, router, Direct::default(), bounds, ended).await;
+    let served = Served {
+        router,
+        ..Served::default()
+    };
+    tally_listener::serve(listener, port, served, bounds, ended).await;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
+use hyper::http::response::Parts;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -38,16 +39,43 @@ pub async fn post(
     body: &Value,
 ) -> Result<JsonAnswer> {
     let body = Full::new(Bytes::from(body.to_string())).boxed();
+    let (parts, body) = answered(address, path, headers, body).await?;
+    let body = serde_json::from_slice(&body)
+        .with_context(|| format!("{} is no JSON", body.escape_ascii()))?;
+    Ok(JsonAnswer {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body,
+    })
+}
+
+/// The same with a body of any bytes; gives the status, and what is said.
+///
+/// # Errors
+/// When nobody answers in time.
+pub async fn post_bytes(
+    address: &str,
+    path: &str,
+    headers: &[(&str, String)],
+    body: &'static [u8],
+) -> Result<(u16, String)> {
+    let body = Full::new(Bytes::from_static(body)).boxed();
+    let (parts, body) = answered(address, path, headers, body).await?;
+    Ok((
+        parts.status.as_u16(),
+        String::from_utf8_lossy(&body).into_owned(),
+    ))
+}
+
+async fn answered(
+    address: &str,
+    path: &str,
+    headers: &[(&str, String)],
+    body: BoxBody<Bytes, Infallible>,
+) -> Result<(Parts, Bytes)> {
     let exchange = async {
         let (parts, body) = send(address, path, headers, body).await?.into_parts();
-        let body = body.collect().await?.to_bytes();
-        let body = serde_json::from_slice(&body)
-            .with_context(|| format!("{} is no JSON", body.escape_ascii()))?;
-        anyhow::Ok(JsonAnswer {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            body,
-        })
+        anyhow::Ok((parts, body.collect().await?.to_bytes()))
     };
     let answered = timeout(ANSWER_WITHIN, exchange).await;
     answered.with_context(|| format!("no answer from http://{address}{path}"))?

@@ -1,12 +1,13 @@
 //! The etcd API in JSON over plain HTTP, on the same port: the same store, the same answers.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tally_proto::etcd::RangeRequest;
 use tally_proto::etcd::kv_client::KvClient;
-use tally_testkit::json::{JsonAnswer, JsonStream, post};
+use tally_testkit::json::{JsonAnswer, JsonStream, post, post_bytes};
 use tally_testkit::{Cluster, Requester, channel, get, until};
 
 const SETTLED_WITHIN: Duration = Duration::from_secs(30);
@@ -34,20 +35,12 @@ async fn refused(address: &str, path: &str, body: Value) -> Result<(u16, i64, St
     Ok((status, code, message))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_member_answers_in_json_what_it_answers_over_grpc() -> Result<()> {
-    let cluster = Cluster::start(3).await?;
-    let members: Vec<String> = ["n1", "n2", "n3"]
-        .iter()
-        .map(|name| cluster.address(name))
-        .collect::<Result<_>>()?;
-    let [n1, n2, n3] = &members[..] else {
-        anyhow::bail!("{members:?}");
-    };
+/// Puts, reads and deletes `a`, also by an older revision.
+async fn keys([n1, n2, n3]: &[String; 3]) -> Result<()> {
     let put = ask(n1, "/v3/kv/put", json!({"key": A, "value": B})).await?;
     ensure!(put["header"]["revision"] == "2", "{put}");
     let expected = json!([{"key": A, "value": B, "create_revision": "2", "mod_revision": "2", "version": "1"}]);
-    for member in &members {
+    for member in [n1, n2, n3] {
         let read = ask(member, "/v3/kv/range", json!({"key": A})).await?;
         ensure!(read["kvs"] == expected && read["count"] == "1", "{read}");
         let mut kv = KvClient::new(channel(member).await?);
@@ -58,8 +51,22 @@ async fn every_member_answers_in_json_what_it_answers_over_grpc() -> Result<()> 
         let over_grpc = kv.range(over_grpc).await?.into_inner();
         ensure!(over_grpc.kvs[0].value == "b", "{over_grpc:?}");
     }
+    let gone = json!({"key": A, "prev_kv": true});
+    let gone = ask(n3, "/v3/kv/deleterange", gone).await?;
+    ensure!(gone["deleted"] == "1", "{gone}");
+    ensure!(gone["prev_kvs"] == expected, "{gone}");
+    let before = json!({"key": A, "revision": "2"});
+    let read = ask(n2, "/v3/kv/range", before.clone()).await?;
+    ensure!(read["kvs"] == expected, "{read}");
+    ask(n1, "/v3/kv/compaction", json!({"revision": "3"})).await?;
+    let told = refused(n2, "/v3/kv/range", before).await?;
+    let compacted = "etcdserver: mvcc: required revision has been compacted";
+    ensure!(told == (400, 11, compacted.to_owned()), "{told:?}");
+    Ok(())
+}
 
-    // As Patroni takes a lock: only where nobody has it, for as long as a lease lasts.
+/// Takes a lock as Patroni does: only where nobody has it, for as long as a lease lasts.
+async fn lock([n1, n2, n3]: &[String; 3]) -> Result<()> {
     let granted = ask(n2, "/v3/lease/grant", json!({"TTL": 60})).await?;
     let lease = granted["ID"].clone();
     let lock = json!({
@@ -75,73 +82,42 @@ async fn every_member_answers_in_json_what_it_answers_over_grpc() -> Result<()> 
     ensure!(found["value"] == A && found["lease"] == lease, "{other}");
     let kept = ask(n1, "/v3/lease/keepalive", json!({"ID": lease})).await?;
     ensure!(kept["result"]["TTL"] == "60", "{kept}");
-    let asked = json!({"ID": lease, "keys": true});
-    let left = ask(n3, "/v3/lease/timetolive", asked).await?;
+    let left = json!({"ID": lease, "keys": true});
+    let left = ask(n3, "/v3/lease/timetolive", left).await?;
     ensure!(left["keys"] == json!([C]), "{left}");
     let all = ask(n2, "/v3/kv/lease/leases", json!({})).await?;
     ensure!(all["leases"] == json!([{"ID": lease}]), "{all}");
-    ask(n2, "/v3/lease/revoke", json!({"ID": lease})).await?;
-    let all = json!({"key": "AA==", "range_end": "AA==", "keys_only": true});
-    let keys = ask(n1, "/v3/kv/range", all.clone()).await?;
-    ensure!(keys["count"] == "1", "{keys}");
+    let revoke = json!({"ID": lease});
+    ask(n2, "/v3/lease/revoke", revoke.clone()).await?;
+    let keys = json!({"key": "AA==", "range_end": "AA==", "keys_only": true});
+    let keys = ask(n1, "/v3/kv/range", keys).await?;
+    ensure!(keys.get("count").is_none(), "{keys}");
+    let told = refused(n1, "/v3/kv/lease/revoke", revoke).await?;
+    let none = "etcdserver: requested lease not found";
+    ensure!(told == (404, 5, none.to_owned()), "{told:?}");
+    Ok(())
+}
 
-    let gone = ask(n3, "/v3/kv/deleterange", json!({"key": A, "prev_kv": true})).await?;
-    ensure!(gone["deleted"] == "1", "{gone}");
-    ensure!(gone["prev_kvs"] == expected, "{gone}");
-    ask(n1, "/v3/kv/compaction", json!({"revision": "3"})).await?;
-
+/// What clients ask before anything else, and what is not served.
+async fn around(members: &[String; 3]) -> Result<()> {
+    let [n1, n2, n3] = members;
     let listed = ask(n1, "/v3/cluster/member/list", json!({})).await?;
-    let urls: Vec<String> = listed["members"]
-        .as_array()
-        .context("no members")?
+    let urls = listed["members"].as_array().context("no members")?;
+    let urls = urls
         .iter()
-        .map(|member| member["clientURLs"][0].to_string())
-        .collect();
-    let expected: Vec<String> = members
-        .iter()
-        .map(|at| format!("\"http://{at}\""))
-        .collect();
-    ensure!(urls == expected, "{listed}");
+        .map(|member| member["clientURLs"][0].to_string());
+    let urls: BTreeSet<String> = urls.collect();
+    let expected = members.iter().map(|at| format!("\"http://{at}\""));
+    ensure!(urls == expected.collect(), "{listed}");
     let status = ask(n2, "/v3/maintenance/status", json!({})).await?;
     ensure!(status["version"] == "3.5.13", "{status}");
     let version = get(n3, "/version").await?;
-    ensure!(
-        version.body.contains("\"etcdserver\":\"3.5.13\""),
-        "{version:?}"
-    );
-
-    for (path, body, expected) in [
-        (
-            "/v3/kv/put",
-            json!({}),
-            (400, 3, "etcdserver: key is not provided"),
-        ),
-        (
-            "/v3/kv/range",
-            json!({"key": A, "revision": 2}),
-            (
-                400,
-                11,
-                "etcdserver: mvcc: required revision has been compacted",
-            ),
-        ),
-        (
-            "/v3/lease/revoke",
-            json!({"ID": lease}),
-            (404, 5, "etcdserver: requested lease not found"),
-        ),
-        (
-            "/v3/auth/authenticate",
-            json!({"name": "a", "password": "b"}),
-            (400, 9, "etcdserver: authentication is not enabled"),
-        ),
-    ] {
-        let (status, code, message) = refused(n2, path, body).await?;
-        ensure!(
-            (status, code, &message[..]) == expected,
-            "{path}: {status} {code} {message}"
-        );
-    }
+    let expected = "{\"etcdserver\":\"3.5.13\",\"etcdcluster\":\"3.5.0\"}";
+    ensure!(version.body == expected, "{version:?}");
+    let password = json!({"name": "a", "password": "b"});
+    let told = refused(n1, "/v3/auth/authenticate", password).await?;
+    let needless = "etcdserver: authentication is not enabled";
+    ensure!(told == (400, 9, needless.to_owned()), "{told:?}");
     for path in [
         "/v3/auth/user/add",
         "/v3/lock/lock",
@@ -149,12 +125,52 @@ async fn every_member_answers_in_json_what_it_answers_over_grpc() -> Result<()> 
         "/v3/cluster/member/add",
     ] {
         let (status, code, message) = refused(n2, path, json!({})).await?;
-        ensure!(
-            (status, code) == (501, 12),
-            "{path}: {status} {code} {message}"
-        );
-        ensure!(message.contains("; instead: "), "{path}: {message}");
+        let told = format!("{path}: {status} {code} {message}");
+        ensure!((status, code) == (501, 12), "{told}");
+        ensure!(message.contains("; instead: "), "{told}");
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_member_answers_in_json_what_it_answers_over_grpc() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let members = [
+        cluster.address("n1")?,
+        cluster.address("n2")?,
+        cluster.address("n3")?,
+    ];
+    keys(&members).await?;
+    lock(&members).await?;
+    around(&members).await?;
+    cluster.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_web_page_can_do_nothing_on_a_members_port() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let n1 = cluster.address("n1")?;
+    ask(&n1, "/v3/kv/put", json!({"key": A, "value": B})).await?;
+    // What a browser would send: it says who asks, or it is a gRPC call over HTTP/1 that does not.
+    let delete = json!({"key": A});
+    let page = [("origin", "http://evil.example".to_owned())];
+    let answer = post(&n1, "/v3/kv/deleterange", &page, &delete).await?;
+    ensure!(answer.status == 403, "{answer:?}");
+    for kind in ["application/grpc", "text/plain"] {
+        let call = [
+            ("content-type", kind.to_owned()),
+            ("te", "trailers".to_owned()),
+        ];
+        // A DeleteRange of `a`, framed.
+        let body = b"\0\0\0\0\x03\x0a\x01a".as_slice();
+        for path in ["/etcdserverpb.KV/DeleteRange", "/tally.v1.Nodes/List"] {
+            let (status, told) = post_bytes(&n1, path, &call, body).await?;
+            ensure!(status == 421, "{path} {kind}: {status} {told}");
+            ensure!(told.contains("T-023"), "{told}");
+        }
+    }
+    let read = ask(&n1, "/v3/kv/range", json!({"key": A})).await?;
+    ensure!(read["count"] == "1", "{read}");
     cluster.stop().await
 }
 

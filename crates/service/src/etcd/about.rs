@@ -14,8 +14,8 @@ use tally_consensus::Consistency;
 use super::maintenance::FOLLOWED;
 use crate::member::{Member, said};
 
-/// A member that cannot read within this time is not healthy.
-const HEALTH_WITHIN: Duration = Duration::from_secs(5);
+/// A member that cannot read within this time is not healthy. Who asks seldom waits longer.
+const HEALTH_WITHIN: Duration = Duration::from_secs(3);
 
 #[derive(Serialize)]
 struct Version {
@@ -25,9 +25,8 @@ struct Version {
 
 #[derive(Deserialize)]
 struct Asked {
-    /// Whether what this member has applied is enough, though nobody may lead.
-    #[serde(default)]
-    serializable: bool,
+    /// `true` when what this member has applied is enough, though nobody may lead.
+    serializable: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -53,9 +52,9 @@ async fn version() -> Json<Version> {
 
 /// 200 when this member can read, which takes a leader unless `?serializable=true` is asked for.
 async fn health(State(member): State<Arc<Member>>, asked: Query<Asked>) -> impl IntoResponse {
-    let consistency = match asked.serializable {
-        true => Consistency::Stale,
-        false => Consistency::Linearizable,
+    let consistency = match asked.serializable.as_deref() {
+        Some("true") => Consistency::Stale,
+        _ => Consistency::Linearizable,
     };
     match reads(&member, consistency).await {
         Ok(()) => (
@@ -76,6 +75,9 @@ async fn health(State(member): State<Arc<Member>>, asked: Query<Asked>) -> impl 
 }
 
 async fn reads(member: &Member, consistency: Consistency) -> Result<(), String> {
+    if let Some(foreign) = member.foreign() {
+        return Err(said(&foreign));
+    }
     let replica = member.replica().map_err(|fault| said(&fault))?;
     let reader = replica.read(consistency, Instant::now() + HEALTH_WITHIN);
     match reader.await {

@@ -5,6 +5,7 @@
 mod about;
 mod absent;
 mod cluster;
+mod compacting;
 mod end;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -37,6 +38,7 @@ const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
 pub(crate) fn serve(routes: Routes, direct: Direct, member: &Arc<Member>) -> Served {
     let limit = member.config.tuning.request_bytes_max + REQUEST_OVERHEAD_BYTES;
     let writer = Arc::new(writer::Writer::new(member.clone()));
+    tokio::spawn(compacting::run(member.clone(), writer.clone()));
     let kv = kv::KvAnswers::new(member.clone(), writer.clone());
     let lease = lease::LeaseAnswers::new(member.clone(), writer);
     let watch = watch::WatchAnswers(member.clone());

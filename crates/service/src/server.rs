@@ -59,6 +59,8 @@ pub struct Tuning {
     /// Time without an event after which a watcher that asked for it is told how far the store has come,
     /// milliseconds.
     pub progress_notify_ms: u64,
+    /// Revisions whose history a leader keeps; older ones are compacted. 0 keeps all, until a client compacts.
+    pub keep_revisions: u64,
     /// Watches at a time, and requests of one connection at a time; more watches are turned away.
     pub streams_max: usize,
 }
@@ -76,6 +78,7 @@ impl Default for Tuning {
             request_bytes_max: 3 << 19,
             txn_ops_max: 128,
             progress_notify_ms: 600_000,
+            keep_revisions: 0,
             streams_max: 1_024,
         }
     }

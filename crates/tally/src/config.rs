@@ -167,6 +167,14 @@ fn tuning(layers: &Layers) -> Result<tally_service::Tuning, Failure> {
     if let Some(ms) = layers.optional("progress-notify-ms", &expected, often)? {
         tuning.progress_notify_ms = ms;
     }
+    let kept = |text: &str| match number(text) {
+        Ok(revisions) if revisions < KEEP_REVISIONS_LEAST => Err("it is too few".to_owned()),
+        other => other,
+    };
+    let expected = format!("a whole number of {KEEP_REVISIONS_LEAST} or more");
+    if let Some(revisions) = layers.optional("keep-revisions", &expected, kept)? {
+        tuning.keep_revisions = revisions;
+    }
     set(layers, "streams-max", &mut tuning.streams_max)?;
     let beat = ("heartbeat-ms", tuning.heartbeat_ms);
     let least = ("election-ms-min", tuning.election_ms_min);
@@ -195,6 +203,9 @@ const MESSAGE_BYTES_LEAST: usize = 1024;
 
 /// Shorter, and members would do little but look whether watchers are quiet.
 const PROGRESS_NOTIFY_MS_LEAST: u64 = 100;
+
+/// With fewer, a client that is told a revision could hardly read or watch from there in time.
+const KEEP_REVISIONS_LEAST: u64 = 100;
 
 /// With fewer, one late heartbeat would start an election.
 const HEARTBEATS_PER_ELECTION_MIN: u64 = 2;

@@ -170,6 +170,12 @@ pub(super) const KEYS: &[Key] = &[
         "Time without an event after which a watcher of the etcd API that asked for it is told the revision [default: 600000]",
     ),
     key(
+        "keep-revisions",
+        Kind::Number,
+        "COUNT",
+        "Revisions whose history is kept; older ones are compacted [default: all]",
+    ),
+    key(
         "streams-max",
         Kind::Number,
         "COUNT",

@@ -164,6 +164,14 @@ fn quiet_watchers_are_not_looked_at_without_a_pause() {
 }
 
 #[test]
+fn a_history_that_is_kept_has_some_length() {
+    let kept = |count: &str| config(&[("keep-revisions", count)], &[], NEEDED);
+    assert_eq!(kept("100").unwrap().tuning.keep_revisions, 100);
+    let said = kept("99").unwrap_err().to_string();
+    assert!(said.contains("a whole number of 100 or more"), "{said}");
+}
+
+#[test]
 fn a_variable_that_nobody_knows_is_refused_unless_it_is_empty() {
     let failure = config(&[], &[("TALLY_LISTEN_CLIENTS", "a:1")], NEEDED).unwrap_err();
     assert_eq!(failure.exit.code(), 2);

@@ -8,6 +8,9 @@
 mod asked;
 mod calls;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod metadata;
 mod refusal;
 mod room;

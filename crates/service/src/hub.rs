@@ -2,36 +2,33 @@
 //! Each event goes to those that watch its key; one whose stream does not keep up is let go, and reads the
 //! history at its own pace until it has caught up. What waits, and how many watch, is bounded for the member as a whole.
 
+mod amount;
 mod index;
 #[cfg(test)]
 mod tests;
+mod told;
+mod way;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use prost::Message;
 use tally_consensus::Replica;
-use tally_model::{EventId, KeyEvent, KeyRange, KeyValue, Revision, View};
-use tally_proto::mvcc;
-use tally_storage::{StateStore, StateView};
-use tokio::sync::mpsc;
+use tally_model::{Revision, View};
+use tally_storage::StateStore;
 use tokio::time::{Instant, sleep_until};
 
 use index::{Group, Index};
+use way::MEMBER_WAITING_BYTES_MAX;
+
+pub(crate) use amount::{Amount, Share};
+pub(crate) use told::{Batch, Told, Wanted};
+pub(crate) use way::{Delivery, Inbox, WAITING_BYTES_MAX, Watch, Way};
 
 /// Events, and bytes of them, that are read at once; one revision is read as a whole.
 pub(crate) const ROWS_AT_ONCE: usize = 1_000;
 const BYTES_AT_ONCE: usize = 1 << 20;
-
-/// Bytes that wait for one stream; what would be more is read from the history later.
-pub(crate) const WAITING_BYTES_MAX: usize = 1 << 20;
-
-/// Bytes that wait for all streams of a member; what several wait for counts once.
-const MEMBER_WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// What a stream reads of the history at once when no more may wait: it goes on, in small steps.
 const BYTES_AT_ONCE_WHEN_FULL: usize = 16 << 10;
@@ -45,168 +42,6 @@ const MEMBER_WATCHED_BYTES_MAX: usize = 64 << 20;
 /// Between two looks at what happened, at least. What comes after a while without anything is told at once; of
 /// what comes faster, several revisions are read, told and sent together.
 const LOOKS_APART: Duration = Duration::from_millis(5);
-
-/// What a delivery takes beside its events.
-const DELIVERY_BYTES: usize = 128;
-
-/// What an event takes beside its keys and values.
-const TOLD_BYTES: usize = 512;
-
-/// Something that there may be only so much of in a member. Clones count together.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Amount(Arc<AtomicUsize>);
-
-impl Amount {
-    fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn add(&self, more: usize) -> Share {
-        self.0.fetch_add(more, Ordering::Relaxed);
-        Share {
-            of: self.clone(),
-            amount: more,
-        }
-    }
-
-    fn add_up_to(&self, more: usize, max: usize) -> Option<Share> {
-        let share = self.add(more);
-        (self.get() <= max).then_some(share)
-    }
-}
-
-/// A part of an amount, given back when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Share {
-    of: Amount,
-    amount: usize,
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.of.0.fetch_sub(self.amount, Ordering::Relaxed);
-    }
-}
-
-/// An event as watchers are told. Shared by all of them.
-#[derive(Debug)]
-pub(crate) struct Told {
-    pub(crate) id: EventId,
-    pub(crate) event: KeyEvent,
-    pub(crate) previous: Option<KeyValue>,
-    /// As it goes to a client, without and with what was before; made when the first one is told.
-    encoded: [OnceLock<Bytes>; 2],
-    _waiting: Share,
-}
-
-/// Events that several may be told of.
-pub(crate) type Batch = Arc<[Arc<Told>]>;
-
-impl Told {
-    /// Reads what it takes to tell of an event. It counts as waiting as long as somebody has it.
-    pub(crate) fn of(
-        view: &StateView<'_>,
-        id: EventId,
-        event: KeyEvent,
-        want_previous: bool,
-        waiting: &Amount,
-    ) -> Self {
-        let previous = want_previous.then(|| view.previous(event.key(), id));
-        Self::new(id, event, previous.flatten(), waiting)
-    }
-
-    fn new(id: EventId, event: KeyEvent, previous: Option<KeyValue>, waiting: &Amount) -> Self {
-        // What is encoded is a second copy.
-        let bytes = 2 * bytes(&event, previous.as_ref()) + TOLD_BYTES;
-        Self {
-            id,
-            event,
-            previous,
-            encoded: Default::default(),
-            _waiting: waiting.add(bytes),
-        }
-    }
-
-    /// The encoded message.
-    pub(crate) fn encoded(&self, want_previous: bool) -> Bytes {
-        let [without, with] = &self.encoded;
-        let encoded = match want_previous && self.previous.is_some() {
-            true => with,
-            false => without,
-        };
-        encoded
-            .get_or_init(|| self.message(want_previous).encode_to_vec().into())
-            .clone()
-    }
-
-    fn message(&self, want_previous: bool) -> mvcc::Event {
-        let (kind, found) = match &self.event {
-            KeyEvent::Put(made) => (mvcc::event::EventType::Put, made.into()),
-            KeyEvent::Deleted { key } => {
-                let gone = mvcc::KeyValue {
-                    key: key.clone(),
-                    mod_revision: self.id.revision.signed(),
-                    ..Default::default()
-                };
-                (mvcc::event::EventType::Delete, gone)
-            }
-        };
-        let previous = self.previous.as_ref().filter(|_| want_previous);
-        mvcc::Event {
-            r#type: kind.into(),
-            kv: Some(found),
-            prev_kv: previous.map(Into::into),
-        }
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        bytes(&self.event, self.previous.as_ref())
-    }
-}
-
-fn bytes(event: &KeyEvent, previous: Option<&KeyValue>) -> usize {
-    let of = |found: &KeyValue| found.key.len() + found.value.len();
-    let event = match event {
-        KeyEvent::Put(made) => of(made),
-        KeyEvent::Deleted { key } => key.len(),
-    };
-    event + previous.map_or(0, of)
-}
-
-/// What one watcher wants to be told.
-#[derive(Clone, Debug)]
-pub(crate) struct Wanted {
-    pub(crate) keys: KeyRange,
-    pub(crate) puts: bool,
-    pub(crate) deletions: bool,
-    pub(crate) previous: bool,
-}
-
-impl Wanted {
-    pub(crate) fn accepts(&self, event: &KeyEvent) -> bool {
-        self.accepts_kind(event) && self.keys.contains(event.key())
-    }
-
-    fn accepts_kind(&self, event: &KeyEvent) -> bool {
-        match event {
-            KeyEvent::Put(_) => self.puts,
-            KeyEvent::Deleted { .. } => self.deletions,
-        }
-    }
-
-    /// What is wanted of events of its keys: the same batch when it is all of them.
-    fn share_of(&self, events: &Batch) -> Batch {
-        let accepts = |told: &&Arc<Told>| self.accepts_kind(&told.event);
-        match events.iter().all(|told| accepts(&told)) {
-            true => events.clone(),
-            false => events.iter().filter(accepts).cloned().collect(),
-        }
-    }
-
-    fn watched_bytes(&self) -> usize {
-        self.keys.start().len() + self.keys.end().len()
-    }
-}
 
 /// A watcher's permission to be one; others may come when this is dropped.
 #[derive(Debug)]
@@ -224,77 +59,6 @@ struct Bounds {
     reading: Amount,
     /// Bytes of events, and of what leads them to streams.
     waiting: Amount,
-}
-
-/// One watcher of a stream. Its client may give the id once more when it is free again; what was meant
-/// for the one before must not reach the one after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Watch {
-    pub(crate) id: i64,
-    pub(crate) serial: u64,
-}
-
-/// Something for the stream of a watcher.
-#[derive(Debug)]
-pub(crate) enum Delivery {
-    /// All events of some revisions that the watcher wants.
-    Events { watch: Watch, events: Batch },
-    /// The watcher was let go: it knows everything up to a revision.
-    LetGo { watch: Watch, through: Revision },
-    /// Every watcher of the stream that was not let go knows everything up to a revision.
-    Progress { through: Revision },
-}
-
-impl Delivery {
-    fn bytes(&self) -> usize {
-        let events = match self {
-            Self::Events { events, .. } => events.iter().map(|told| told.bytes()).sum(),
-            Self::LetGo { .. } | Self::Progress { .. } => 0,
-        };
-        events + DELIVERY_BYTES
-    }
-}
-
-/// A delivery on its way, and what it counts for in the stream and in the member.
-type Counted = (Delivery, [Share; 2]);
-
-/// The way to one stream. Clones lead to the same one.
-#[derive(Clone, Debug)]
-pub(crate) struct Way {
-    deliveries: mpsc::UnboundedSender<Counted>,
-    waiting: Amount,
-    of_member: Amount,
-}
-
-/// The stream's end of it.
-#[derive(Debug)]
-pub(crate) struct Inbox {
-    deliveries: mpsc::UnboundedReceiver<Counted>,
-}
-
-impl Way {
-    fn has_room(&self) -> bool {
-        self.waiting.get() < WAITING_BYTES_MAX && self.of_member.get() < MEMBER_WAITING_BYTES_MAX
-    }
-
-    fn is(&self, other: &Self) -> bool {
-        self.deliveries.same_channel(&other.deliveries)
-    }
-
-    fn deliver(&self, delivery: Delivery) {
-        let in_stream = self.waiting.add(delivery.bytes());
-        let in_member = self.of_member.add(DELIVERY_BYTES);
-        // A stream that has ended takes its watchers with it in a moment.
-        let _ = self.deliveries.send((delivery, [in_stream, in_member]));
-    }
-}
-
-impl Inbox {
-    /// The next delivery. Never `None` while the stream has a way of its own.
-    pub(crate) async fn next(&mut self) -> Option<Delivery> {
-        let (delivery, _no_longer) = self.deliveries.recv().await?;
-        Some(delivery)
-    }
 }
 
 struct Watcher {
@@ -411,13 +175,7 @@ impl Hub {
 
     /// A way for a new stream.
     pub(crate) fn way(&self) -> (Way, Inbox) {
-        let (send, deliveries) = mpsc::unbounded_channel();
-        let way = Way {
-            deliveries: send,
-            waiting: Amount::default(),
-            of_member: self.bounds.waiting.clone(),
-        };
-        (way, Inbox { deliveries })
+        Way::new(self.bounds.waiting.clone())
     }
 
     /// Lets a watcher be one; `None` when the member has as many as it may.
@@ -494,7 +252,7 @@ impl Hub {
             Some(through) if through >= from => way.deliver(Delivery::Progress { through }),
             Some(_) | None => {
                 let asked = &mut watchers.progress_asked;
-                asked.retain(|(_, asked)| !asked.is(way) && !asked.deliveries.is_closed());
+                asked.retain(|(_, asked)| !asked.is(way) && !asked.is_closed());
                 asked.push((from, way.clone()));
             }
         }

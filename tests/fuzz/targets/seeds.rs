@@ -13,10 +13,11 @@ fn main() -> std::io::Result<()> {
     let Some(directory) = std::env::args_os().nth(1) else {
         return Err(std::io::Error::other("usage: seeds DIRECTORY"));
     };
-    let targets: [(&str, Seeds); 9] = [
+    let targets: [(&str, Seeds); 10] = [
         ("client", tally_client::fuzzing::client_seeds),
         ("command", tally_cli::fuzzing::command_seeds),
         ("disk", tally_storage::fuzzing::disk_seeds),
+        ("json", tally_gateway::fuzzing::json_seeds),
         ("metadata", tally_service::fuzzing::metadata_seeds),
         ("peer", tally_consensus::fuzzing::peer_seeds),
         ("requests", tally_proto::fuzzing::request_seeds),

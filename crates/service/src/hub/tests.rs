@@ -1,5 +1,9 @@
 use futures::FutureExt;
 
+use bytes::Bytes;
+use prost::Message;
+use tally_model::{EventId, KeyEvent, KeyRange, KeyValue};
+
 use super::*;
 
 fn event(number: u64, key: &str, value_bytes: usize) -> KeyEvent {

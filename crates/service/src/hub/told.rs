@@ -1,0 +1,139 @@
+//! Events as watchers are told them, and which of them one wants.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use prost::Message;
+use tally_model::{EventId, KeyEvent, KeyRange, KeyValue};
+use tally_proto::mvcc;
+use tally_storage::StateView;
+
+use super::amount::{Amount, Share};
+
+/// What an event takes beside its keys and values.
+const TOLD_BYTES: usize = 512;
+
+/// An event as watchers are told. Shared by all of them.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) id: EventId,
+    pub(crate) event: KeyEvent,
+    pub(crate) previous: Option<KeyValue>,
+    /// As it goes to a client, without and with what was before; made when the first one is told.
+    encoded: [OnceLock<Bytes>; 2],
+    _waiting: Share,
+}
+
+/// Events that several may be told of.
+pub(crate) type Batch = Arc<[Arc<Told>]>;
+
+impl Told {
+    /// Reads what it takes to tell of an event. It counts as waiting as long as somebody has it.
+    pub(crate) fn of(
+        view: &StateView<'_>,
+        id: EventId,
+        event: KeyEvent,
+        want_previous: bool,
+        waiting: &Amount,
+    ) -> Self {
+        let previous = want_previous.then(|| view.previous(event.key(), id));
+        Self::new(id, event, previous.flatten(), waiting)
+    }
+
+    pub(super) fn new(
+        id: EventId,
+        event: KeyEvent,
+        previous: Option<KeyValue>,
+        waiting: &Amount,
+    ) -> Self {
+        // What is encoded is a second copy.
+        let bytes = 2 * bytes(&event, previous.as_ref()) + TOLD_BYTES;
+        Self {
+            id,
+            event,
+            previous,
+            encoded: Default::default(),
+            _waiting: waiting.add(bytes),
+        }
+    }
+
+    /// The encoded message.
+    pub(crate) fn encoded(&self, want_previous: bool) -> Bytes {
+        let [without, with] = &self.encoded;
+        let encoded = match want_previous && self.previous.is_some() {
+            true => with,
+            false => without,
+        };
+        encoded
+            .get_or_init(|| self.message(want_previous).encode_to_vec().into())
+            .clone()
+    }
+
+    pub(super) fn message(&self, want_previous: bool) -> mvcc::Event {
+        let (kind, found) = match &self.event {
+            KeyEvent::Put(made) => (mvcc::event::EventType::Put, made.into()),
+            KeyEvent::Deleted { key } => {
+                let gone = mvcc::KeyValue {
+                    key: key.clone(),
+                    mod_revision: self.id.revision.signed(),
+                    ..Default::default()
+                };
+                (mvcc::event::EventType::Delete, gone)
+            }
+        };
+        let previous = self.previous.as_ref().filter(|_| want_previous);
+        mvcc::Event {
+            r#type: kind.into(),
+            kv: Some(found),
+            prev_kv: previous.map(Into::into),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        bytes(&self.event, self.previous.as_ref())
+    }
+}
+
+fn bytes(event: &KeyEvent, previous: Option<&KeyValue>) -> usize {
+    let of = |found: &KeyValue| found.key.len() + found.value.len();
+    let event = match event {
+        KeyEvent::Put(made) => of(made),
+        KeyEvent::Deleted { key } => key.len(),
+    };
+    event + previous.map_or(0, of)
+}
+
+/// What one watcher wants to be told.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) keys: KeyRange,
+    pub(crate) puts: bool,
+    pub(crate) deletions: bool,
+    pub(crate) previous: bool,
+}
+
+impl Wanted {
+    pub(crate) fn accepts(&self, event: &KeyEvent) -> bool {
+        self.accepts_kind(event) && self.keys.contains(event.key())
+    }
+
+    pub(super) fn accepts_kind(&self, event: &KeyEvent) -> bool {
+        match event {
+            KeyEvent::Put(_) => self.puts,
+            KeyEvent::Deleted { .. } => self.deletions,
+        }
+    }
+
+    /// What is wanted of events of its keys: the same batch when it is all of them.
+    pub(super) fn share_of(&self, events: &Batch) -> Batch {
+        let accepts = |told: &&Arc<Told>| self.accepts_kind(&told.event);
+        match events.iter().all(|told| accepts(&told)) {
+            true => events.clone(),
+            false => events.iter().filter(accepts).cloned().collect(),
+        }
+    }
+
+    pub(super) fn watched_bytes(&self) -> usize {
+        self.keys.start().len() + self.keys.end().len()
+    }
+}

@@ -1,6 +1,8 @@
 //! Which path is which call, and how their messages are read from JSON and written as such. The paths are those of
 //! etcd 3.5's gateway.
 
+use std::io;
+
 use bytes::Bytes;
 use prost::Message;
 use serde::Serialize;
@@ -10,6 +12,11 @@ use tally_model::explanation::codes;
 use tally_proto::etcd;
 use tally_proto::fault::Fault;
 use tonic::{Code, Status};
+
+use crate::room::too_much;
+
+/// Longest answer in JSON, bytes.
+const JSON_BYTES_MAX: usize = 32 << 20;
 
 /// One path.
 pub(crate) struct Call {
@@ -209,5 +216,27 @@ fn without_nulls<Asked: DeserializeOwned>(json: &[u8]) -> Option<Asked> {
 
 fn write<Told: Message + Default + Serialize>(message: Bytes) -> Result<Vec<u8>, Status> {
     let told = Told::decode(message).map_err(|error| Status::internal(error.to_string()))?;
-    serde_json::to_vec(&told).map_err(|error| Status::internal(error.to_string()))
+    let mut json = Json(Vec::new());
+    match serde_json::to_writer(&mut json, &told) {
+        Ok(()) => Ok(json.0),
+        Err(error) if error.is_io() => Err(too_much(JSON_BYTES_MAX + 1)),
+        Err(error) => Err(Status::internal(error.to_string())),
+    }
+}
+
+/// Takes no more than an answer may have.
+struct Json(Vec<u8>);
+
+impl io::Write for Json {
+    fn write(&mut self, more: &[u8]) -> io::Result<usize> {
+        if self.0.len() + more.len() > JSON_BYTES_MAX {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(more);
+        Ok(more.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -60,7 +60,7 @@ pub fn json_seeds() -> Vec<Vec<u8>> {
         (
             "/v3/watch",
             r#"{"create_request":{"key":"YQ==","filters":["NOPUT",1]}}
- {"progress_request":{}}{"cancel_request":{"watch_id":1e2}}"#,
+ {"progress_request":{}}{"cancel_request":{"watch_id":100}}"#,
         ),
         (
             "/v3/lease/keepalive",

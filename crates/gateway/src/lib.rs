@@ -17,25 +17,20 @@ mod room;
 mod stream;
 mod unary;
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response, StatusCode, Uri, header};
 use axum::routing::{any, post};
 use tally_model::explanation::codes;
 use tally_proto::fault::Fault;
-use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
 use crate::calls::{CALLS, Call, Kind};
+use crate::room::Room;
 
 /// What a JSON request may have more than the message that it stands for: names, and four characters for three bytes.
 const JSON_TIMES: usize = 2;
-/// Answers of more than a MiB that are made into JSON and sent at a time; and lines of streams.
-const LARGE_AT_ONCE: usize = 4;
-const LARGE_LINES_AT_ONCE: usize = 16;
 
 /// Carries requests to the services of a port.
 #[derive(Clone)]
@@ -43,9 +38,7 @@ struct Gateway {
     services: Router,
     /// Longest request, bytes of JSON.
     request_bytes_max: usize,
-    /// For large answers, which are held while they are made into JSON and sent.
-    large: Arc<Semaphore>,
-    large_lines: Arc<Semaphore>,
+    room: Room,
 }
 
 impl Gateway {
@@ -69,8 +62,7 @@ pub fn routes(services: Router, message_bytes_max: usize) -> Router {
     let gateway = Gateway {
         services,
         request_bytes_max: message_bytes_max.saturating_mul(JSON_TIMES),
-        large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
-        large_lines: Arc::new(Semaphore::new(LARGE_LINES_AT_ONCE)),
+        room: Room::new(),
     };
     let others = Router::new().route("/v3/{*call}", any(no_such_call));
     CALLS.iter().fold(others, |router, call| {

@@ -1,22 +1,20 @@
 //! Requests and answers as they come: each answer is a line.
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use tally_model::explanation::codes;
 use tally_proto::fault::Fault;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use crate::asked::Asked;
 use crate::calls::Call;
 use crate::frames::Frames;
+use crate::room::{Made, Pieces, Room};
 use crate::unary::{REQUEST_WITHIN, late};
-use crate::{Gateway, metadata, refusal, room};
+use crate::{Gateway, metadata, refusal};
 
 pub(crate) async fn answer(
     call: &'static Call,
@@ -44,17 +42,14 @@ async fn answered(
     let mut answers = Answers {
         call,
         frames: Frames::new(body),
-        large: gateway.large_lines.clone(),
-        room: None,
+        room: gateway.room.clone(),
     };
     // What goes wrong before anything is told decides the status.
-    let begun = match answers.next().await? {
-        Some(first) => stream::once(async { Ok(first) })
-            .chain(answers.lines())
-            .left_stream(),
+    let lines = match answers.next().await? {
+        Some(first) => answers.lines(first).left_stream(),
         None => stream::empty().right_stream(),
     };
-    let mut response = refusal::json(StatusCode::OK, Body::from_stream(begun));
+    let mut response = refusal::json(StatusCode::OK, Body::from_stream(lines));
     response.headers_mut().extend(metadata::headers(&told));
     Ok(response)
 }
@@ -81,33 +76,35 @@ fn later(requests: Asked) -> impl Stream<Item = Result<Bytes, Status>> + Send + 
 struct Answers {
     call: &'static Call,
     frames: Frames,
-    large: Arc<Semaphore>,
-    /// Of the line before, which the caller may not have taken.
-    room: Option<OwnedSemaphorePermit>,
+    room: Room,
 }
 
 impl Answers {
     /// The next line; `None` when the stream has ended well.
-    async fn next(&mut self) -> Result<Option<Vec<u8>>, Status> {
-        self.room = None;
-        let Some(made) = room::next(self.call, &mut self.frames, &self.large).await? else {
+    async fn next(&mut self) -> Result<Option<Pieces>, Status> {
+        let Some(Made { json, room }) = self.room.line(self.call, &mut self.frames).await? else {
             return self.frames.status().map(|()| None);
         };
-        self.room = made.room;
-        let mut line = b"{\"result\":".to_vec();
-        line.extend(made.json);
-        line.extend(b"}\n");
-        Ok(Some(line))
+        let json = [b"{\"result\":", &json[..], b"}\n"].concat();
+        Ok(Some(Made { json, room }.into()))
     }
 
-    /// All that come, and at last how the stream ended, unless that was well.
-    fn lines(self) -> impl Stream<Item = Result<Vec<u8>, Status>> + Send + 'static {
-        stream::unfold(Some(self), |answers| async {
-            let mut answers = answers?;
-            match answers.next().await {
-                Ok(None) => None,
-                Ok(Some(line)) => Some((Ok(line), Some(answers))),
-                Err(status) => Some((Ok(refusal::last_line(&status)), None)),
+    /// All lines, and at last how the stream ended, unless that was well.
+    fn lines(self, first: Pieces) -> impl Stream<Item = Result<Bytes, Status>> + Send + 'static {
+        // With what is left of the line that is sent; nothing after the last word.
+        stream::unfold(Some((self, first)), |next| async {
+            let (mut answers, mut line) = next?;
+            loop {
+                if let Some(piece) = line.next() {
+                    return Some((Ok(piece), Some((answers, line))));
+                }
+                // Its room is for others now.
+                drop(line);
+                line = match answers.next().await {
+                    Ok(Some(line)) => line,
+                    Ok(None) => return None,
+                    Err(status) => return Some((Ok(refusal::last_line(&status).into()), None)),
+                };
             }
         })
     }

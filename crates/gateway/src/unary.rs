@@ -41,7 +41,7 @@ async fn answered(
     let asked = metadata::call(call.grpc, &asked.headers, Body::from(message));
     let (told, body) = gateway.call(asked).await?;
     let mut frames = Frames::new(body);
-    let Some(made) = room::next(call, &mut frames, &gateway.large).await? else {
+    let Some(made) = gateway.room.answer(call, &mut frames).await? else {
         return Err(frames.status().err().unwrap_or_else(cut_off));
     };
     frames.end().await?;

@@ -354,7 +354,7 @@ async fn an_answer_that_is_too_large_is_refused_before_it_is_read() {
     );
 }
 
-/// Keys that make more than a MiB.
+/// Keys that make a large answer, of several pieces.
 fn large() -> RangeResponse {
     let key = |number: u32| KeyValue {
         key: number.to_string().into(),
@@ -362,7 +362,7 @@ fn large() -> RangeResponse {
         ..KeyValue::default()
     };
     RangeResponse {
-        kvs: (0..2_000).map(key).collect(),
+        kvs: (0..300).map(key).collect(),
         ..RangeResponse::default()
     }
 }
@@ -385,7 +385,7 @@ async fn large_answers_are_whole_and_no_more_than_four_at_a_time() {
     // One that is gone, and one that takes all, make room.
     drop(waiting.pop());
     let (_, told) = read(waiting.pop().unwrap()).await;
-    assert_eq!(told["kvs"].as_array().unwrap().len(), 2_000);
+    assert_eq!(told["kvs"].as_array().unwrap().len(), 300);
     for _ in 0..2 {
         waiting.push(post(&gateway, "/v3/kv/range", "{}").await);
     }
@@ -394,6 +394,56 @@ async fn large_answers_are_whole_and_no_more_than_four_at_a_time() {
             .iter()
             .all(|response| response.status() == StatusCode::OK)
     );
+}
+
+#[tokio::test]
+async fn an_answer_that_would_be_too_much_json_is_refused() {
+    let key = KeyValue {
+        create_revision: 1 << 60,
+        mod_revision: 1 << 60,
+        version: 1,
+        ..KeyValue::default()
+    };
+    let told = RangeResponse {
+        kvs: vec![key; 500_000],
+        ..RangeResponse::default()
+    };
+    assert!(told.encoded_len() < 16 << 20);
+    let gateway = before("/etcdserverpb.KV/Range", move |_| {
+        let told = framed(&told);
+        async move { Response::new(body(vec![told], Some(&Status::ok("")))) }
+    });
+    let (status, told) = read(post(&gateway, "/v3/kv/range", "{}").await).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(told["error"].as_str().unwrap().contains("T-007"), "{told}");
+}
+
+#[tokio::test]
+async fn a_large_line_of_a_stream_is_whole() {
+    let event = |number: u32| Event {
+        kv: Some(KeyValue {
+            key: number.to_string().into(),
+            value: vec![b'v'; 1 << 10].into(),
+            ..KeyValue::default()
+        }),
+        ..Event::default()
+    };
+    let told = WatchResponse {
+        events: (0..300).map(event).collect(),
+        ..WatchResponse::default()
+    };
+    let gateway = before("/etcdserverpb.Watch/Watch", move |_| {
+        let told = vec![framed(&told), framed(&WatchResponse::default())];
+        async move { Response::new(body(told, Some(&Status::ok("")))) }
+    });
+    let response = post(&gateway, "/v3/watch", "{\"progress_request\":{}}").await;
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let lines: Vec<Value> = serde_json::Deserializer::from_slice(&body)
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0]["result"]["events"].as_array().unwrap().len(), 300);
 }
 
 #[tokio::test]

@@ -43,9 +43,6 @@ const HEADERS_WITHIN: Duration = Duration::from_secs(30);
 const HEADER_BYTES_MAX: usize = 16 << 10;
 /// How long a caller of the wrong protocol is given to take its answer.
 const ANSWER_TAKEN_WITHIN: Duration = Duration::from_secs(2);
-/// A caller over HTTP/1 that takes nothing of what it is sent for so long is gone; the system would try for a quarter of
-/// an hour.
-const UNTAKEN_MS_MAX: u32 = 120_000;
 /// How often a silent caller's system is asked whether it is there before it is taken to be gone.
 const KEEP_ALIVE_TRIES: u32 = 4;
 /// Streams that a caller may reset before they were looked at (CVE-2023-44487).
@@ -258,8 +255,9 @@ fn ask_whether_there(stream: &TcpStream, bounds: &Bounds) -> std::io::Result<()>
     sockopt::set_tcp_keepidle(stream, bounds.keep_alive_every)?;
     sockopt::set_tcp_keepintvl(stream, bounds.keep_alive_timeout / KEEP_ALIVE_TRIES)?;
     sockopt::set_tcp_keepcnt(stream, KEEP_ALIVE_TRIES)?;
-    // While something is on its way, nothing is asked.
-    sockopt::set_tcp_user_timeout(stream, UNTAKEN_MS_MAX)?;
+    // The same where something is on its way to it, when nothing is asked; it would else be a quarter of an hour.
+    let gone_after = (bounds.keep_alive_every + bounds.keep_alive_timeout).as_millis();
+    sockopt::set_tcp_user_timeout(stream, u32::try_from(gone_after).unwrap_or(u32::MAX))?;
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use tally_proto::v1::nodes_server::NodesServer;
 use tally_proto::v1::sessions_server::SessionsServer;
 use tally_storage::StateView;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
@@ -49,7 +50,9 @@ pub(crate) async fn serve(
     let reflection = described().build_v1().map_err(failed)?;
     // Many tools still speak the version before.
     let reflection_alpha = described().build_v1alpha().map_err(failed)?;
-    let watching = tokio::spawn(report_health(member.clone(), reporter));
+    // They end with this.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(report_health(member.clone(), reporter));
     let sessions = sessions::SessionsAnswers(member.clone());
     let nodes = nodes::NodesAnswers::new(member.clone());
     let cluster = cluster::ClusterAnswers(member.clone());
@@ -61,11 +64,11 @@ pub(crate) async fn serve(
         .add_service(health)
         .add_service(reflection)
         .add_service(reflection_alpha);
-    let served = etcd::serve(routes, direct, &member);
+    let served = etcd::serve(routes, direct, &member, &mut tasks);
     let port = ports.client(&member.metrics);
     let (bounds, ending) = (client_bounds(streams), member.ending.closing.clone());
     tally_listener::serve(listener, port, served, bounds, ending).await;
-    watching.abort();
+    tasks.shutdown().await;
     Ok(())
 }
 
@@ -106,10 +109,7 @@ async fn report_health(member: Arc<Member>, reporter: tonic_health::server::Heal
 impl Member {
     /// The replica of a member that serves.
     fn serving(&self) -> Result<Replica, Status> {
-        if let Some(foreign) = self.foreign() {
-            return Err(fault::not_ready(foreign));
-        }
-        self.replica().map_err(fault::not_ready)
+        self.may_serve().map_err(fault::not_ready)
     }
 
     /// Proposes a command and gives what apply decided.

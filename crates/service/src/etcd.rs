@@ -27,6 +27,7 @@ use tally_proto::etcd::cluster_server::ClusterServer;
 use tally_proto::etcd::kv_server::KvServer;
 use tally_proto::etcd::lease_server::LeaseServer;
 use tally_proto::etcd::maintenance_server::MaintenanceServer;
+use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 use crate::member::Member;
@@ -35,10 +36,16 @@ use crate::member::Member;
 const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
 
 /// Adds the services to those of a port, and the paths where they are had without gRPC.
-pub(crate) fn serve(routes: Routes, direct: Direct, member: &Arc<Member>) -> Served {
+/// What goes on beside them is among `tasks`.
+pub(crate) fn serve(
+    routes: Routes,
+    direct: Direct,
+    member: &Arc<Member>,
+    tasks: &mut JoinSet<()>,
+) -> Served {
     let limit = member.config.tuning.request_bytes_max + REQUEST_OVERHEAD_BYTES;
     let writer = Arc::new(writer::Writer::new(member.clone()));
-    tokio::spawn(compacting::run(member.clone(), writer.clone()));
+    tasks.spawn(compacting::run(member.clone(), writer.clone()));
     let kv = kv::KvAnswers::new(member.clone(), writer.clone());
     let lease = lease::LeaseAnswers::new(member.clone(), writer);
     let watch = watch::WatchAnswers(member.clone());

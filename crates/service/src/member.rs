@@ -104,6 +104,14 @@ impl Member {
         }
     }
 
+    /// The running replica of a member that may serve, or why there is none.
+    pub(crate) fn may_serve(&self) -> Result<Replica, Fault> {
+        match self.foreign() {
+            Some(foreign) => Err(foreign),
+            None => self.replica(),
+        }
+    }
+
     /// The replica, once it runs; `None` when it never will.
     pub(crate) async fn running(&self) -> Option<Replica> {
         let mut phase = self.phase.subscribe();

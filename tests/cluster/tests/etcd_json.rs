@@ -285,8 +285,12 @@ async fn health_over_http_says_whether_there_is_a_leader() -> Result<()> {
     let leader = cluster.leader().await?;
     let followers = cluster.followers().await?;
     let alone = cluster.address(&followers[0])?;
-    let healthy = get(&alone, "/health").await?;
-    ensure!(healthy.status == 200, "{healthy:?}");
+    let healthy = until("a healthy member", SETTLED_WITHIN, async || {
+        let healthy = get(&alone, "/health").await?;
+        ensure!(healthy.status == 200, "{healthy:?}");
+        Ok(healthy)
+    })
+    .await?;
     ensure!(
         healthy.body == "{\"health\":\"true\",\"reason\":\"\"}",
         "{healthy:?}"

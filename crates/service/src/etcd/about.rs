@@ -10,6 +10,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tally_consensus::Consistency;
+use tally_model::View;
 
 use super::maintenance::FOLLOWED;
 use crate::member::{Member, said};
@@ -75,16 +76,14 @@ async fn health(State(member): State<Arc<Member>>, asked: Query<Asked>) -> impl 
 }
 
 async fn reads(member: &Member, consistency: Consistency) -> Result<(), String> {
-    if let Some(foreign) = member.foreign() {
-        return Err(said(&foreign));
-    }
-    let replica = member.replica().map_err(|fault| said(&fault))?;
+    let replica = member.may_serve().map_err(|fault| said(&fault))?;
     let reader = replica.read(consistency, Instant::now() + HEALTH_WITHIN);
-    match reader.await {
-        Ok(_) => Ok(()),
-        // What stands in the way of readiness says more, where something does.
-        Err(error) => Err(member
-            .not_ready()
-            .map_or_else(|| error.to_string(), |fault| said(&fault))),
-    }
+    let Some(reader) = member.ending.unless_refusing(reader).await else {
+        return Err("the member is ending".to_owned());
+    };
+    // What stands in the way of readiness says more, where something does.
+    let why = |error: String| member.not_ready().map_or(error, |fault| said(&fault));
+    let reader = reader.map_err(|error| why(error.to_string()))?;
+    let read = reader.with_view(|view| view.globals());
+    read.map(drop).map_err(|error| why(error.to_string()))
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tally_consensus::Role;
 use tally_model::command::Compact;
 use tally_model::{Command, Revision, View};
-use tonic::metadata::MetadataMap;
 
 use super::writer::Writer;
+use crate::deadline;
 use crate::member::Member;
 
 /// How often a leader looks whether there is something to do.
@@ -31,10 +31,9 @@ pub(super) async fn run(member: Arc<Member>, writer: Arc<Writer>) {
         let Some(revision) = due(&member, kept) else {
             continue;
         };
-        let compact = Ok(Command::Compact(Compact { revision }));
+        let compact = Command::Compact(Compact { revision });
         // Whoever leads then looks again. A client that has compacted further meanwhile is no harm.
-        let untagged = MetadataMap::new();
-        match writer.write("KV.Compact", &untagged, compact).await {
+        match writer.append(None, deadline::usual(), compact).await {
             Ok(_) => tracing::debug!(%revision, "older revisions are given up"),
             Err(status) => tracing::debug!(%status, "older revisions are not given up yet"),
         }
@@ -43,7 +42,7 @@ pub(super) async fn run(member: Arc<Member>, writer: Arc<Writer>) {
 
 /// The revision to compact at, when this member leads and enough has come together.
 fn due(member: &Member, kept: u64) -> Option<Revision> {
-    let replica = member.replica().ok()?;
+    let replica = member.may_serve().ok()?;
     if replica.status().role != Role::Leader {
         return None;
     }

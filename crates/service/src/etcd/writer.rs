@@ -11,7 +11,8 @@ use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 
 use super::lanes::Lanes;
-use super::{rpctypes, tag};
+use super::rpctypes;
+use super::tag::{self, Given};
 use crate::deadline;
 use crate::member::Member;
 use crate::system;
@@ -51,13 +52,10 @@ impl Writer {
 
     /// The replica of a member that serves.
     pub(super) fn replica(&self) -> Result<Replica, Status> {
-        match self.member.foreign() {
-            Some(_) => Err(rpctypes::stopped()),
-            None => self.member.replica().map_err(|_| rpctypes::stopped()),
-        }
+        self.member.may_serve().map_err(|_| rpctypes::stopped())
     }
 
-    /// Appends a command, and gives what apply decided.
+    /// Appends a client's command, and gives what apply decided.
     pub(super) async fn write(
         &self,
         method: &'static str,
@@ -66,51 +64,59 @@ impl Writer {
     ) -> Result<Done, Status> {
         let begun = Instant::now();
         let done = async {
-            let command = command?;
-            let given = tag::given(metadata)?;
-            let replica = self.replica()?;
-            let deadline = deadline::of(metadata);
-            let proposed = async {
-                let Some(given) = given else {
-                    return self.lanes.propose(&replica, command, deadline).await;
-                };
-                let tagged = Tagged {
-                    tag: given.tag,
-                    marker: given.marker,
-                    acknowledged: given.acknowledged,
-                    digest: digest(&command),
-                };
-                let request = Proposal {
-                    tagged: Some(tagged),
-                    command,
-                };
-                replica.propose(request, deadline).await.map_err(Some)
-            };
-            let ending = &self.member.ending;
-            let answer = ending.unless_refusing(proposed).await;
-            let answer = answer.ok_or_else(rpctypes::stopped)?.map_err(|error| {
-                let error = error.as_ref();
-                error.map_or_else(rpctypes::too_many, rpctypes::propose)
-            })?;
-            let replayed = given.map(|_| answer.repeat);
-            match answer.outcome {
-                Outcome::Applied { revision, effect }
-                | Outcome::Replayed {
-                    since: revision,
-                    effect,
-                } => {
-                    self.member.answers_write(revision);
-                    Ok(Done {
-                        revision,
-                        effect,
-                        replayed,
-                    })
-                }
-                Outcome::Refused(refusal) => Err(rpctypes::refusal(&refusal)),
-            }
+            self.append(tag::given(metadata)?, deadline::of(metadata), command?)
+                .await
         };
         let done = done.await;
         self.member.metrics.request(method, &done, begun);
         done
+    }
+
+    /// Appends a command under the tag that was given, or one of the member's own, and gives what apply decided.
+    pub(super) async fn append(
+        &self,
+        given: Option<Given>,
+        deadline: Instant,
+        command: Command,
+    ) -> Result<Done, Status> {
+        let replica = self.replica()?;
+        let proposed = async {
+            let Some(given) = given else {
+                return self.lanes.propose(&replica, command, deadline).await;
+            };
+            let tagged = Tagged {
+                tag: given.tag,
+                marker: given.marker,
+                acknowledged: given.acknowledged,
+                digest: digest(&command),
+            };
+            let request = Proposal {
+                tagged: Some(tagged),
+                command,
+            };
+            replica.propose(request, deadline).await.map_err(Some)
+        };
+        let ending = &self.member.ending;
+        let answer = ending.unless_refusing(proposed).await;
+        let answer = answer.ok_or_else(rpctypes::stopped)?.map_err(|error| {
+            let error = error.as_ref();
+            error.map_or_else(rpctypes::too_many, rpctypes::propose)
+        })?;
+        let replayed = given.map(|_| answer.repeat);
+        match answer.outcome {
+            Outcome::Applied { revision, effect }
+            | Outcome::Replayed {
+                since: revision,
+                effect,
+            } => {
+                self.member.answers_write(revision);
+                Ok(Done {
+                    revision,
+                    effect,
+                    replayed,
+                })
+            }
+            Outcome::Refused(refusal) => Err(rpctypes::refusal(&refusal)),
+        }
     }
 }

@@ -9,6 +9,7 @@ mod layers;
 mod value;
 mod variables;
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -149,32 +150,14 @@ fn tuning(layers: &Layers) -> Result<tally_service::Tuning, Failure> {
     set(layers, "snapshot-entries", &mut tuning.snapshot_entries)?;
     set(layers, "keep-entries", &mut tuning.keep_entries)?;
     set(layers, "inflight-max", &mut tuning.inflight_max)?;
-    let bytes = |text: &str| match number(text) {
-        Ok(bytes) if bytes < MESSAGE_BYTES_LEAST => Err("it is too small".to_owned()),
-        other => other,
-    };
-    let expected = format!("a whole number of {MESSAGE_BYTES_LEAST} or more");
-    if let Some(bytes) = layers.optional("message-bytes-max", &expected, bytes)? {
-        tuning.message_bytes_max = bytes;
-    }
+    let (key, least) = ("message-bytes-max", MESSAGE_BYTES_LEAST);
+    set_from(layers, key, least, &mut tuning.message_bytes_max)?;
     set(layers, "request-bytes-max", &mut tuning.request_bytes_max)?;
     set(layers, "txn-ops-max", &mut tuning.txn_ops_max)?;
-    let often = |text: &str| match number(text) {
-        Ok(ms) if ms < PROGRESS_NOTIFY_MS_LEAST => Err("it is too short".to_owned()),
-        other => other,
-    };
-    let expected = format!("a whole number of {PROGRESS_NOTIFY_MS_LEAST} or more");
-    if let Some(ms) = layers.optional("progress-notify-ms", &expected, often)? {
-        tuning.progress_notify_ms = ms;
-    }
-    let kept = |text: &str| match number(text) {
-        Ok(revisions) if revisions < KEEP_REVISIONS_LEAST => Err("it is too few".to_owned()),
-        other => other,
-    };
-    let expected = format!("a whole number of {KEEP_REVISIONS_LEAST} or more");
-    if let Some(revisions) = layers.optional("keep-revisions", &expected, kept)? {
-        tuning.keep_revisions = revisions;
-    }
+    let (key, least) = ("progress-notify-ms", PROGRESS_NOTIFY_MS_LEAST);
+    set_from(layers, key, least, &mut tuning.progress_notify_ms)?;
+    let (key, least) = ("keep-revisions", KEEP_REVISIONS_LEAST);
+    set_from(layers, key, least, &mut tuning.keep_revisions)?;
     set(layers, "streams-max", &mut tuning.streams_max)?;
     let beat = ("heartbeat-ms", tuning.heartbeat_ms);
     let least = ("election-ms-min", tuning.election_ms_min);
@@ -212,6 +195,22 @@ const HEARTBEATS_PER_ELECTION_MIN: u64 = 2;
 
 fn set<N: TryFrom<u64>>(layers: &Layers, key: &str, setting: &mut N) -> Result<(), Failure> {
     if let Some(given) = layers.optional(key, NUMBER_EXPECTED, number)? {
+        *setting = given;
+    }
+    Ok(())
+}
+
+/// The same for one that has a least value.
+fn set_from<N>(layers: &Layers, key: &str, least: N, setting: &mut N) -> Result<(), Failure>
+where
+    N: TryFrom<u64> + PartialOrd + Display + Copy,
+{
+    let from = |text: &str| match number(text) {
+        Ok(given) if given < least => Err("it is too small".to_owned()),
+        other => other,
+    };
+    let expected = format!("a whole number of {least} or more");
+    if let Some(given) = layers.optional(key, &expected, from)? {
         *setting = given;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! The requests of a stream: one JSON object after the other, as they come.
 
 use axum::body::{Body, BodyDataStream};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use tonic::Status;
 
@@ -37,10 +37,7 @@ impl Asked {
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
             if let Some(bytes) = self.object.end(&self.read) {
-                let message = (self.call.read)(&self.read[..bytes])?;
-                self.read.advance(bytes);
-                self.object = Object::default();
-                return framed(&message).map(Some);
+                return self.request(bytes).map(Some);
             }
             if self.read.len() > self.bytes_max {
                 return Err(too_large(self.bytes_max));
@@ -48,18 +45,18 @@ impl Asked {
             match self.body.next().await {
                 Some(Ok(piece)) => self.read.extend_from_slice(&piece),
                 Some(Err(error)) => return Err(Status::cancelled(error.to_string())),
-                None => return self.last(),
+                None if self.read.iter().all(u8::is_ascii_whitespace) => return Ok(None),
+                // Reading it tells what it lacks.
+                None => return self.request(self.read.len()).map(Some),
             }
         }
     }
 
-    /// What is left at the end is no whole request, or nothing.
-    fn last(&mut self) -> Result<Option<Bytes>, Status> {
-        let rest = self.read.split();
-        match rest.iter().all(u8::is_ascii_whitespace) {
-            true => Ok(None),
-            false => (self.call.read)(&rest).and_then(|message| framed(&message).map(Some)),
-        }
+    /// Takes the first bytes of what was read for a request.
+    fn request(&mut self, bytes: usize) -> Result<Bytes, Status> {
+        self.object = Object::default();
+        let message = (self.call.read)(&self.read.split_to(bytes))?;
+        framed(&message)
     }
 }
 
@@ -110,24 +107,24 @@ mod tests {
             ("{\"a\":{\"b\":[1]}}{", Some(15)),
             ("{\"}\":\"{\\\"}\"}", Some(12)),
             ("{\"a\\\\\":1}", Some(9)),
-            // Reading these tells what is wrong.
-            ("1", Some(1)),
-            ("}", Some(1)),
-            ("[{}]", Some(4)),
         ] {
             let mut whole = Object::default();
             assert_eq!(whole.end(read.as_bytes()), end, "{read}");
-            // Byte by byte it is the same, but for what is none, which is known at once.
-            let mut grown = Object::default();
-            let found = (0..=read.len()).find_map(|to| grown.end(&read.as_bytes()[..to]));
-            let expected = end.map(|end| {
-                if read.contains('[') && end == 4 {
-                    1
-                } else {
-                    end
-                }
-            });
-            assert_eq!(found, expected, "{read}");
+            assert_eq!(byte_by_byte(read), end, "{read}");
         }
+    }
+
+    #[test]
+    fn what_can_be_no_object_ends_at_once() {
+        for read in ["1", "}", "[{}]"] {
+            let mut whole = Object::default();
+            assert_eq!(whole.end(read.as_bytes()), Some(read.len()), "{read}");
+            assert_eq!(byte_by_byte(read), Some(1), "{read}");
+        }
+    }
+
+    fn byte_by_byte(read: &str) -> Option<usize> {
+        let mut object = Object::default();
+        (0..=read.len()).find_map(|to| object.end(&read.as_bytes()[..to]))
     }
 }

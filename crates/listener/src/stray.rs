@@ -54,7 +54,7 @@ fn fault(port: &Port, path: &str, grpc: bool) -> Fault {
             Speaks::GrpcAndHttp { http } => {
                 let found =
                     format!("found {path:?}; this is {here}, which speaks gRPC, and {http}");
-                elsewhere_or(port, fault(found), "call what it has")
+                plain_or_grpc(port, fault(found))
             }
         };
     }
@@ -81,14 +81,14 @@ fn http_on_grpc(port: &Port) -> Fault {
         port.name
     );
     let fault = Fault::new(codes::NOT_SERVED_HERE, found);
-    elsewhere_or(port, fault, "call it with a gRPC client")
+    plain_or_grpc(port, fault)
 }
 
-/// With the port for plain HTTP as what to ask next.
-fn elsewhere_or(port: &Port, fault: Fault, next: &str) -> Fault {
+/// With the port for plain HTTP as what to ask next, where there is one.
+fn plain_or_grpc(port: &Port, fault: Fault) -> Fault {
     match port.plain() {
         Some(other) => fault.with_next(format!("ask {other}")),
-        None => fault.with_next(next),
+        None => fault.with_next("call it with a gRPC client"),
     }
 }
 

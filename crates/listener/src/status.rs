@@ -3,38 +3,32 @@
 
 use axum::http::Response;
 use tally_model::explanation::codes;
-use tally_proto::fault::Fault;
+use tally_proto::fault::{Fault, too_large};
 use tonic::{Code, Status};
 
 /// Rewrites such an answer; leaves every other one alone.
 pub(crate) fn explain<B: Default>(response: Response<B>) -> Response<B> {
-    match Status::from_header_map(response.headers()).and_then(|found| fault(&found)) {
-        Some((code, fault)) => fault.into_status(code).into_http(),
+    match Status::from_header_map(response.headers()).and_then(|found| explained(&found)) {
+        Some(status) => status.into_http(),
         None => response,
     }
 }
 
-fn fault(found: &Status) -> Option<(Code, Fault)> {
+fn explained(found: &Status) -> Option<Status> {
     let said = found.message();
     match found.code() {
-        Code::OutOfRange if said.contains("message length too large") => {
-            let said = said.trim_start_matches("Error, ");
-            let fault = Fault::new(codes::TOO_LARGE, said).with_next(
-                "send less in one message; a member takes from clients what message-bytes-max says, and of the etcd API request-bytes-max",
-            );
-            Some((Code::ResourceExhausted, fault))
-        }
+        Code::OutOfRange => too_large(found),
         Code::Internal if is_no_message(said) => {
             let said = said.trim_end_matches('.');
             let fault = Fault::new(codes::INVALID_ARGUMENT, format!("found no message: {said}"))
                 .with_next("build the caller from the proto files of this version");
-            Some((Code::InvalidArgument, fault))
+            Some(fault.into_status(Code::InvalidArgument))
         }
         Code::Unimplemented if said.is_empty() => {
             let found = "this version does not have the called method";
             let fault = Fault::new(codes::NOT_SERVED_HERE, found)
                 .with_next("upgrade what was called, or call what it has");
-            Some((Code::Unimplemented, fault))
+            Some(fault.into_status(Code::Unimplemented))
         }
         _ => None,
     }
@@ -58,10 +52,10 @@ mod tests {
 
     use super::*;
 
-    fn explained(status: Status) -> Option<Fault> {
+    fn sent(status: Status) -> Option<Status> {
         let response: Response<()> = status.into_http();
         let headers: HeaderMap = explain(response).headers().clone();
-        Fault::read(&Status::from_header_map(&headers)?)
+        Status::from_header_map(&headers)
     }
 
     #[test]
@@ -77,16 +71,26 @@ mod tests {
             ),
             (Status::unimplemented(""), codes::NOT_SERVED_HERE),
         ] {
-            let fault = explained(status);
+            let fault = sent(status).and_then(|status| Fault::read(&status));
             assert!(fault.is_some_and(|fault| fault.code == code), "{code}");
         }
     }
 
     #[test]
+    fn a_message_that_is_too_large_is_refused_in_the_words_of_grpc() {
+        let said = "Error, decoded message length too large: found 3145740 bytes, the limit is: 2097152 bytes";
+        let status = sent(Status::out_of_range(said)).expect("a status");
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        let expected = "grpc: received message larger than max (3145740 vs. 2097152)";
+        assert_eq!(status.message(), expected);
+    }
+
+    #[test]
     fn an_answer_of_tallys_own_is_left_alone() {
         let own = Fault::new(codes::NO_LEADER, "none");
-        let status = own.clone().into_status(Code::Internal);
-        assert_eq!(explained(status), Some(own));
-        assert_eq!(explained(Status::internal("something else")), None);
+        let answer = sent(own.clone().into_status(Code::Internal)).expect("a status");
+        assert_eq!(Fault::read(&answer), Some(own));
+        let other = sent(Status::internal("something else")).expect("a status");
+        assert_eq!(Fault::read(&other), None);
     }
 }

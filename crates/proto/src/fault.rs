@@ -6,6 +6,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use tally_model::explanation::codes;
 use tonic::{Code, ConnectError, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -68,7 +69,12 @@ impl Fault {
 
     /// The fault as a status of the given gRPC code.
     pub fn into_status(self, code: Code) -> Status {
-        let message = format!("{}: {}", self.code, self.found);
+        let message = self.to_string();
+        self.into_status_saying(code, message)
+    }
+
+    /// The same with a message that clients know from elsewhere, without the code, which is beside it.
+    pub fn into_status_saying(self, code: Code, message: impl Into<String>) -> Status {
         let mut metadata = HashMap::new();
         if !self.next.is_empty() {
             metadata.insert(NEXT.to_owned(), self.next);
@@ -116,6 +122,25 @@ pub fn status(code: Code, reason: &str, found: impl Into<String>) -> Status {
 /// The fault that a status carries; `None` when it is not one of Tally's.
 pub fn read(status: &Status) -> Option<Fault> {
     Fault::read(status)
+}
+
+/// For tonic's word that a message is too large, what gRPC for Go says of it, which clients of etcd know: the same two
+/// numbers, and T-007. `None` for every other status.
+pub fn too_large(found: &Status) -> Option<Status> {
+    let said = found.message();
+    if found.code() != Code::OutOfRange || !said.contains("message length too large") {
+        return None;
+    }
+    let words = said.split_whitespace();
+    let numbers: Vec<&str> = words.filter(|word| word.parse::<u64>().is_ok()).collect();
+    let said = match numbers[..] {
+        [bytes, max] => format!("grpc: received message larger than max ({bytes} vs. {max})"),
+        _ => said.to_owned(),
+    };
+    let fault = Fault::new(codes::TOO_LARGE, &said).with_next(
+        "send less in one message; a member takes from clients what message-bytes-max says, and of the etcd API request-bytes-max",
+    );
+    Some(fault.into_status_saying(Code::ResourceExhausted, said))
 }
 
 /// What lies behind an error, nearest first.

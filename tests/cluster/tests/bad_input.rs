@@ -184,7 +184,7 @@ fn spoilt_registrations(requester: &mut Requester) -> Vec<Case> {
             "a message of 70 000 bytes",
             |ask| ask.address = "a".repeat(70_000),
             "T-007",
-            "message length too large: found 70",
+            "grpc: received message larger than max (70",
         ),
     ];
     let cases = spoilt.map(|(what, spoil, code, found)| {
@@ -398,7 +398,7 @@ async fn a_message_that_is_too_large_for_members_is_refused_and_changes_nothing(
         from: from.member,
     };
     let status = client.join(join).await.err().context("it was answered")?;
-    refused_as(&status, "T-007", "message length too large: found 33554")?;
+    refused_as(&status, "T-007", "larger than max (33554")?;
 
     // In a stream of the real leader, as far as anybody can tell.
     let entry = storage::LogEntry {

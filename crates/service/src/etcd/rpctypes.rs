@@ -5,7 +5,7 @@ use tally_consensus::{NotAccepted, ProposeError, ReadError};
 use tally_model::Refusal;
 use tally_model::explanation::codes;
 use tally_proto::convert::MalformedKeys;
-use tally_proto::fault::Fault;
+use tally_proto::fault::{self, Fault};
 use tonic::{Code, Status};
 
 pub(super) fn malformed(error: &MalformedKeys) -> Status {
@@ -139,4 +139,8 @@ pub(super) fn unimplemented(call: &str, instead: &str) -> Status {
     Fault::new(codes::NOT_SERVED_HERE, found)
         .with_next(instead)
         .into_status(Code::Unimplemented)
+}
+/// A request of a stream that cannot be read.
+pub(super) fn unreadable(status: Status) -> Status {
+    fault::too_large(&status).unwrap_or(status)
 }

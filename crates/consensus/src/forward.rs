@@ -19,7 +19,7 @@ use crate::link::{Answers, LinkError, PeerLink};
 /// Commands in one message.
 pub(crate) const BATCH_MAX: usize = 256;
 /// Bytes in one message, unless a single command is larger.
-const BATCH_BYTES_MAX: usize = 8 << 20;
+pub(crate) const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Commands that wait to be sent to one member.
 const QUEUE_MAX: usize = 4_096;
 /// Messages between this task and the network.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use openraft::errors::{Fatal, RaftError};
+use prost::Message;
 use tally_model::Answer;
 use tally_proto::convert::{decode_request, encode_request};
 use tally_proto::peer;
@@ -13,7 +14,7 @@ use tally_proto::peer::forward_answer::Kind;
 use tally_proto::peer::forward_failure::Reason;
 use tokio::time::Instant;
 
-use crate::forward::BATCH_MAX;
+use crate::forward::{BATCH_BYTES_MAX, BATCH_MAX};
 use crate::link::{Answers, LinkError};
 use crate::propose::Attempt;
 use crate::raft::{self, Incomplete, TypeConfig};
@@ -138,7 +139,7 @@ impl Replica {
             })
             .buffer_unordered(FORWARDED_MAX)
             .ready_chunks(BATCH_MAX)
-            .map(|answers| peer::ForwardResponse { answers })
+            .flat_map(|answers| futures::stream::iter(messages(answers)))
             .boxed()
     }
 
@@ -178,6 +179,26 @@ impl Replica {
             Err(Attempt::Lost) => Err(Reason::Unknown),
         }
     }
+}
+
+/// Answers that are ready together, in messages that are not too large to be taken.
+fn messages(answers: Vec<peer::ForwardAnswer>) -> Vec<peer::ForwardResponse> {
+    let mut messages: Vec<peer::ForwardResponse> = Vec::new();
+    let mut bytes = 0;
+    for answer in answers {
+        let more = answer.encoded_len();
+        bytes += more;
+        match messages.last_mut() {
+            Some(last) if bytes <= BATCH_BYTES_MAX => last.answers.push(answer),
+            Some(_) | None => {
+                bytes = more;
+                messages.push(peer::ForwardResponse {
+                    answers: vec![answer],
+                });
+            }
+        }
+    }
+    messages
 }
 
 /// Longest time that a passed-on command waits here.

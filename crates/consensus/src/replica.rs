@@ -11,6 +11,7 @@ use openraft::errors::{InitializeError, RaftError};
 use openraft::{Config, SnapshotPolicy};
 use tally_model::command::Found;
 use tally_model::{Answer, Command, MemberId, Request};
+use tally_proto::storage;
 use tokio::sync::{Semaphore, watch};
 
 use crate::confirm::Asking;
@@ -29,8 +30,8 @@ use crate::succession;
 /// Entries in one replication message.
 const APPEND_ENTRIES_MAX: u64 = 256;
 
-/// A snapshot that is sent for longer is given up, and sent again.
-const SNAPSHOT_SENT_MS_MAX: u64 = 10 * 60 * 1_000;
+/// A snapshot of which nothing moves for longer is given up, and sent again.
+const SNAPSHOT_STALLS_MS_MAX: u64 = 5 * 60 * 1_000;
 
 /// How long a member that is shutting down waits for another one to take over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
@@ -88,7 +89,7 @@ impl ReplicaOptions {
             max_payload_entries: APPEND_ENTRIES_MAX,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_entries),
             max_in_snapshot_log_to_keep: self.keep_entries,
-            install_snapshot_timeout: SNAPSHOT_SENT_MS_MAX,
+            install_snapshot_timeout: SNAPSHOT_STALLS_MS_MAX,
             enable_pre_vote: Some(true),
             // A leader that comes back must not go on in its old term: it sends entries before they are
             // on its own disk, so it may have lost some that the others have, and would give their
@@ -170,6 +171,9 @@ impl Replica {
     ) -> Result<Self, StartError> {
         let invalid = |error: openraft::ConfigError| StartError::Options(error.to_string());
         let config = options.config().validate().map_err(invalid)?;
+        snapshot_beyond_log(&stores)
+            .await
+            .map_err(StartError::Storage)?;
         let machine = StateMachine::new(stores.state.clone());
         let applied = machine.watch();
         let network = Network {
@@ -177,6 +181,7 @@ impl Replica {
             transport: deps.transport.clone(),
             snapshot_chunk_bytes: options.snapshot_chunk_bytes,
             state: stores.state.clone(),
+            patience: options.patience(),
         };
         let log = LogStorage::new(stores.log.clone());
         let start = Raft::new(options.member.0, Arc::new(config), network, log, machine);
@@ -333,4 +338,25 @@ impl Replica {
             tracing::warn!(%error, "the replica did not stop as it should");
         }
     }
+}
+
+/// Takes a snapshot of a state that is ahead of its log: the others had made its last entries durable, and this
+/// member had not yet when it ended. openraft drops a log that ends before the state, up to the state, and
+/// whoever lags behind needs a snapshot that begins where the log does.
+async fn snapshot_beyond_log(stores: &Stores) -> Result<(), String> {
+    let index = |id: Option<storage::LogId>| id.map(|id| id.index);
+    let Stores { log, state } = stores;
+    let applied = index(state.applied().last_applied);
+    if applied <= index(log.bounds().last) {
+        return Ok(());
+    }
+    let current = state.current_snapshot();
+    let covered = current.and_then(|snapshot| snapshot.meta().applied.clone());
+    if covered.is_some_and(|covered| index(covered.last_applied) >= applied) {
+        return Ok(());
+    }
+    let state = state.clone();
+    let built = tokio::task::spawn_blocking(move || state.build_snapshot().map(drop));
+    let built = built.await.map_err(|error| error.to_string())?;
+    built.map_err(|error| error.to_string())
 }

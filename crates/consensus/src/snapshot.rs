@@ -1,6 +1,7 @@
 //! Snapshots on their way between members: a header, chunks, and the digest.
 
 use std::io;
+use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
@@ -8,7 +9,9 @@ use tally_proto::peer::snapshot_frame::Kind;
 use tally_proto::peer::{SnapshotChunk, SnapshotEnd, SnapshotFrame, SnapshotHeader};
 use tally_proto::storage;
 use tally_storage::{Snapshot, SnapshotPiece, SnapshotReceiver, StateStore};
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::link::LinkError;
@@ -59,6 +62,39 @@ pub(crate) fn frames(
     ReceiverStream::new(frames).boxed()
 }
 
+/// Resolves when nothing has moved for so long; after the last frame once more, while it is read and installed.
+pub(crate) async fn stalled(mut taken: watch::Receiver<u64>, patience: Duration) {
+    loop {
+        match timeout(patience, taken.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return sleep(patience).await,
+            Err(_) => return,
+        }
+    }
+}
+
+/// A handle that goes away where it keeps nobody waiting: the files go with the last one.
+pub(crate) struct LetGoAside(Option<Snapshot>);
+
+impl LetGoAside {
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
+        Self(Some(snapshot))
+    }
+
+    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
+        self.0.clone()
+    }
+}
+
+impl Drop for LetGoAside {
+    fn drop(&mut self) {
+        let snapshot = self.0.take();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn_blocking(move || drop(snapshot));
+        }
+    }
+}
+
 fn refused(what: impl ToString) -> LinkError {
     LinkError::Refused(what.to_string())
 }
@@ -84,10 +120,12 @@ pub(crate) async fn receive(
     };
     let vote = raft::sent_vote(&vote).map_err(refused)?;
     raft::sent_applied(&meta).map_err(refused)?;
-    let receiver = state.receive(meta).map_err(refused)?;
     let (send, pieces) = mpsc::channel(FRAMES_WAITING_MAX);
     let store = state.clone();
-    let writing = tokio::task::spawn_blocking(move || write(&store, receiver, pieces));
+    let writing = tokio::task::spawn_blocking(move || {
+        let receiver = store.receive(meta)?;
+        write(&store, receiver, pieces)
+    });
     while let Some(frame) = frames.next().await {
         let Some(kind) = frame?.kind else {
             return Err(refused("a frame without content"));

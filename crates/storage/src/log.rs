@@ -276,6 +276,11 @@ impl LogStore {
         Ok(entries)
     }
 
+    /// True while a change of the log waits for room: the disk takes less than is asked of it.
+    pub fn is_full(&self) -> bool {
+        self.shared.front().queue.is_full()
+    }
+
     /// First and last, as readers see them.
     pub fn bounds(&self) -> LogBounds {
         self.shared.front().tail.bounds()

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode,
-    ErrorKind, LogLevel, Options, ReadOptions, WriteOptions,
+    ErrorKind, LogLevel, Options, ReadOptions, WriteOptions, properties,
 };
 
 use crate::filters;
@@ -101,6 +101,20 @@ fn compress_what_stays(options: &mut Options) {
 /// Opens a checkpoint to look into it. It may leave an info log behind, and nothing else.
 pub(crate) fn open_checkpoint(path: &Path) -> Result<DB, rocksdb::Error> {
     DB::open_for_read_only(&options(STATE_CACHE_BYTES), path, false)
+}
+
+/// True when a write may be held up until memory was written to disk, or tables were merged.
+pub(crate) fn may_hold_up_writes(db: &DB) -> bool {
+    let properties = [
+        properties::NUM_IMMUTABLE_MEM_TABLE,
+        properties::ACTUAL_DELAYED_WRITE_RATE,
+        properties::IS_WRITE_STOPPED,
+    ];
+    let mut values = properties
+        .into_iter()
+        .map(|property| db.property_int_value(property));
+    // One that cannot be read tells nothing.
+    values.any(|value| matches!(value, Ok(Some(value)) if value > 0))
 }
 
 /// A write that is on disk when it returns.

@@ -23,6 +23,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use tally_model::Answer;
 use tally_proto::storage::{AppliedState, LogEntry, LogId, SnapshotMeta};
@@ -70,6 +71,8 @@ struct Shared {
     /// is known is the state as the last of them left it.
     changing: Mutex<Known>,
     position: Mutex<Position>,
+    /// When the write began that is under way.
+    writing: Mutex<Option<Instant>>,
     _lock: Arc<DirectoryLock>,
 }
 
@@ -125,9 +128,14 @@ impl Shared {
 }
 
 /// Entries that were read and are to be applied.
-pub struct ReadEntries(Vec<Step>);
+pub struct ReadEntries(VecDeque<Step>);
 
 impl ReadEntries {
+    /// True when all of them are applied.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// True when applying them may take so long that others notice. See [`tally_model::Command::may_take_long`].
     pub fn may_take_long(&self) -> bool {
         self.0.iter().any(Step::may_take_long)
@@ -197,6 +205,7 @@ impl StateStore {
                 shelf: Arc::new(shelf),
                 changing: Mutex::default(),
                 position: Mutex::new(position),
+                writing: Mutex::default(),
                 _lock: lock,
             }),
         })
@@ -230,25 +239,30 @@ impl StateStore {
         steps.map(ReadEntries).map_err(failed)
     }
 
-    /// Reads and applies entries. See [`StateStore::apply_read`].
+    /// Reads and applies entries, all of them. See [`StateStore::apply_some`].
     ///
     /// # Errors
-    /// As for [`StateStore::read_entries`] and [`StateStore::apply_read`].
+    /// As for [`StateStore::read_entries`] and [`StateStore::apply_some`].
     pub fn apply_all(
         &self,
         entries: impl IntoIterator<Item = LogEntry>,
     ) -> io::Result<Vec<Option<Answer>>> {
-        self.apply_read(self.read_entries(entries)?)
+        let mut entries = self.read_entries(entries)?;
+        let mut answers = Vec::new();
+        while !entries.is_empty() {
+            answers.extend(self.apply_some(&mut entries)?);
+        }
+        Ok(answers)
     }
 
-    /// Applies entries in their order, the first of which must come after the last applied one. Gives
-    /// an answer for each; there is one for proposals. All of them become visible at once; they are on
-    /// disk after the next flush or snapshot.
+    /// Applies the first of these entries, and as many after it as are to be held at once; the first must come after
+    /// the last applied one. Gives an answer for each that it took; there is one for proposals. They become visible
+    /// together, and are on disk after the next flush or snapshot.
     ///
     /// # Errors
-    /// An error means that nothing of it was applied and that the state has failed, except for an
+    /// An error means that nothing of what it took was applied and that the state has failed, except for an
     /// entry that was applied already (`InvalidInput`).
-    pub fn apply_read(&self, entries: ReadEntries) -> io::Result<Vec<Option<Answer>>> {
+    pub fn apply_some(&self, entries: &mut ReadEntries) -> io::Result<Vec<Option<Answer>>> {
         let shared = &*self.shared;
         let mut known = lock(&shared.changing);
         shared.failure.check()?;
@@ -261,7 +275,9 @@ impl StateStore {
         let view = StateView::knowing(generation.db().snapshot(), &mut known);
         let mut batch = Batch::new(view, applied, hash);
         let mut answers = Vec::new();
-        for step in entries.0 {
+        while !batch.is_full()
+            && let Some(step) = entries.0.pop_front()
+        {
             match batch.apply(step) {
                 Ok(answer) => answers.push(answer),
                 Err(NotApplied::Already(what)) => {
@@ -272,10 +288,12 @@ impl StateStore {
         }
         let ready = batch.finish();
         let rows = ready.to_write();
+        *lock(&shared.writing) = Some(Instant::now());
         let written = shared.globals.change(|| {
             let written = generation.db().write_opt(rows, &rocks::unlogged());
             written.map(|()| ((), known.globals().cloned()))
         });
+        *lock(&shared.writing) = None;
         written.map_err(|error| {
             let what = format!("the state cannot be written: {error}");
             shared.failure.fail(what)
@@ -286,6 +304,18 @@ impl StateStore {
         known.written();
         lock(&shared.position).move_through(ready.applied, &ready.hashes);
         Ok(answers)
+    }
+
+    /// True when what is applied may have to wait for the disk, which has not taken yet what was written to memory
+    /// before.
+    pub fn may_wait_for_disk(&self) -> bool {
+        rocks::may_hold_up_writes(self.shared.generation().db())
+    }
+
+    /// For how long the disk has held up a write, of which nothing can be applied before it is done.
+    pub fn held_up_for(&self) -> Duration {
+        let begun = *lock(&self.shared.writing);
+        begun.map_or(Duration::ZERO, |begun| begun.elapsed())
     }
 
     /// Shows the state, as it stands after one entry, to a closure. Cheap: takes no lock that apply

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use tally_testkit::{Calls, Cluster, Load, Trap, lacking, until};
+use anyhow::{Context, Result, ensure};
+use tally_proto::etcd::PutRequest;
+use tally_proto::etcd::kv_client::KvClient;
+use tally_testkit::{Calls, Cluster, Load, Trap, channel, lacking, until};
 
 /// Far longer than anything here waits.
 const HANGS_FOR: Duration = Duration::from_secs(600);
@@ -14,6 +16,22 @@ const SHUTDOWN_MS_MAX: &str = "8000";
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 const LOADED_WITHIN: Duration = Duration::from_secs(60);
 const ANSWERED: usize = 40;
+const PUTS: usize = 64;
+const PUT_BYTES: usize = 256 << 10;
+
+/// Several times what a member holds before it must write to its disk.
+async fn write_much(address: &str) -> Result<()> {
+    let mut kv = KvClient::new(channel(address).await?);
+    for number in 0..PUTS {
+        let put = PutRequest {
+            key: format!("much/{number}").into(),
+            value: vec![b'v'; PUT_BYTES].into(),
+            ..Default::default()
+        };
+        kv.put(put).await?;
+    }
+    Ok(())
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_on_a_disk_that_hangs_ends_within_its_bound() -> Result<()> {
@@ -31,8 +49,10 @@ async fn a_member_on_a_disk_that_hangs_ends_within_its_bound() -> Result<()> {
         load.answers(ANSWERED, LOADED_WITHIN).await?;
         let process = cluster.member(&victim)?.process_id()?;
         let trap = Trap::hanging(process, Calls::Syncs, HANGS_FOR, notes.path()).await?;
-        // The two others are a majority.
+        // The two others are a majority. What they commit fills the memory of the one that cannot write it.
         load.answers(2 * ANSWERED, LOADED_WITHIN).await?;
+        let other = cluster.names().into_iter().find(|name| *name != victim);
+        write_much(&cluster.address(&other.context("no other member")?)?).await?;
 
         cluster.ask_to_end(&victim)?;
         until("it gives up on its disk", ENDS_WITHIN, async || {

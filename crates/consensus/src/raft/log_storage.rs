@@ -10,6 +10,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tally_storage::LogStore;
 use tokio::sync::oneshot;
 
+use super::runtime::aside_if;
 use super::{Entry, LogId, TypeConfig, Vote, convert};
 
 /// Bytes that one read takes from the disk at most.
@@ -81,6 +82,16 @@ impl RaftLogReader<TypeConfig> for LogStorage {
         Ok(entries)
     }
 
+    /// What replication reads for one message: a backlog of large entries takes several.
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let (entries, _left) = self.read(start..end)?;
+        Ok(entries)
+    }
+
     /// What apply reads: a member that is far behind must not have all of it in memory at once.
     async fn entries_stream<RB>(
         &mut self,
@@ -144,8 +155,10 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
         I::IntoIter: OptionalSend,
     {
         let entries = entries.into_iter().map(convert::entry_message).collect();
-        self.log
-            .append(entries, move |result| callback.io_completed(result));
+        aside_if(self.log.is_full(), || {
+            self.log
+                .append(entries, move |result| callback.io_completed(result));
+        });
         Ok(())
     }
 

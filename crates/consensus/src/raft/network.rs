@@ -1,7 +1,7 @@
 //! Links to other members in openraft's terms. Every trait is implemented in full: the defaults of
 //! `RaftNetworkV2` grant every pre-vote, refuse leader transfer and replicate one request at a time.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,11 +25,12 @@ use openraft::type_config::alias;
 use tally_model::MemberId;
 use tally_proto::peer;
 use tally_storage::{Snapshot, StateStore};
+use tokio::sync::watch;
 
 use super::convert::{self, Incomplete};
 use super::{Node, TypeConfig, Vote};
 use crate::link::{LinkError, PeerLink, Transport};
-use crate::snapshot;
+use crate::snapshot::{self, LetGoAside};
 
 type RpcError = RPCError<TypeConfig>;
 
@@ -43,6 +44,8 @@ pub(crate) struct Network {
     pub(crate) snapshot_chunk_bytes: usize,
     /// Whose snapshots are sent.
     pub(crate) state: StateStore,
+    /// A leader whose disk holds up the state for longer does not answer anybody, and is not to be taken for one.
+    pub(crate) patience: Duration,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -55,6 +58,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             link: self.transport.link(&node.member(MemberId(target))),
             snapshot_chunk_bytes: self.snapshot_chunk_bytes,
             state: self.state.clone(),
+            patience: self.patience,
         }
     }
 }
@@ -66,6 +70,7 @@ pub(crate) struct NetworkLink {
     link: Arc<dyn PeerLink>,
     snapshot_chunk_bytes: usize,
     state: StateStore,
+    patience: Duration,
 }
 
 fn rpc_error(error: LinkError) -> RpcError {
@@ -121,7 +126,14 @@ impl NetStreamAppend<TypeConfig> for NetworkLink {
             let Some(first) = input.next().await else {
                 return Ok(futures::stream::empty().boxed());
             };
-            let requests = futures::stream::once(std::future::ready(first)).chain(input);
+            let (state, patience) = (self.state.clone(), self.patience);
+            let lives = move || state.held_up_for() <= patience;
+            if !lives() {
+                let why = "the own disk holds up the state: another member is to lead";
+                return Err(rpc_error(LinkError::Unreachable(why.to_owned())));
+            }
+            let requests = futures::stream::once(ready(first)).chain(input);
+            let requests = requests.take_while(move |_| ready(lives()));
             let requests = requests.map(convert::append_message).boxed();
             let answers = self.link.append(requests).await.map_err(rpc_error)?;
             let results = answers.map(|answer| {
@@ -205,26 +217,31 @@ impl NetSnapshot<TypeConfig> for NetworkLink {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let vote = convert::vote_message(&vote);
         let chunk = self.snapshot_chunk_bytes;
-        let sending = snapshot.snapshot.clone();
-        let frames = snapshot::frames(vote, sending, chunk, self.state.clone());
+        let (taken, seen) = watch::channel(0);
+        let frames = snapshot::frames(vote, snapshot.snapshot.clone(), chunk, self.state.clone());
+        let frames = frames.inspect(move |_| taken.send_modify(|frames| *frames += 1));
+        let held = LetGoAside::new(snapshot.snapshot);
         let timeout = option.hard_ttl();
         let sent = tokio::select! {
-            sent = tokio::time::timeout(timeout, self.link.install_snapshot(frames)) => sent,
+            sent = self.link.install_snapshot(frames.boxed()) => sent,
             closed = cancel => return Err(closed.into()),
-        };
-        let Ok(sent) = sent else {
-            return Err(StreamingError::Timeout(Timeout {
-                action: RPCTypes::InstallSnapshot,
-                id: self.member.0,
-                target: self.target,
-                timeout,
-            }));
+            // However large it is, as long as it goes on.
+            () = snapshot::stalled(seen, timeout) => {
+                return Err(StreamingError::Timeout(Timeout {
+                    action: RPCTypes::InstallSnapshot,
+                    id: self.member.0,
+                    target: self.target,
+                    timeout,
+                }));
+            }
         };
         // A member that cannot be reached is tried again and again, and said so once elsewhere.
         if let Err(LinkError::Refused(why)) = &sent {
             tracing::warn!(member = self.target, why, "a snapshot was refused");
-            let (state, refused) = (self.state.clone(), snapshot.snapshot);
-            tokio::task::spawn_blocking(move || state.refused_elsewhere(&refused));
+            let (state, refused) = (self.state.clone(), held.snapshot());
+            tokio::task::spawn_blocking(move || {
+                refused.map(|refused| state.refused_elsewhere(&refused))
+            });
         }
         let answer = sent.map_err(|error| match error {
             LinkError::Unreachable(_) | LinkError::Refused(_) => {

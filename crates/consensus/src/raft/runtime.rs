@@ -9,6 +9,7 @@ use std::time::Duration;
 use openraft::{AsyncRuntime, OptionalSend, TokioRuntime};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::futures::TaskLocalFuture;
 use tokio::task_local;
 
@@ -32,6 +33,15 @@ fn draw() -> u64 {
         mixed ^ (mixed >> 31)
     })
     .unwrap_or_else(|_| rand::random())
+}
+
+/// Runs what may take long so that it holds up no other task: heartbeats must go on, and signals be heard.
+pub(crate) fn aside_if<T>(long: bool, run: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread if long => tokio::task::block_in_place(run),
+        // Where there is one thread, there is no other one to go on.
+        _ => run(),
+    }
 }
 
 /// See the module.

@@ -2,20 +2,21 @@
 
 use std::io;
 
-use futures::stream::TryReadyChunksError;
-use futures::{Stream, StreamExt, TryStreamExt};
-use openraft::OptionalSend;
+use futures::{FutureExt, Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
 use tally_model::Revision;
 use tally_storage::{Snapshot, StateStore};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 
-use super::{LogId, StoredMembership, TypeConfig, convert};
+use super::runtime::aside_if;
+use super::{LogId, Proposal, StoredMembership, TypeConfig, convert};
 use crate::status::AppliedMark;
 
-/// Entries that are applied together. All of them are answered after the last one.
+/// Entries that are read to be applied together, and bytes of their commands. Those of one write of the state are
+/// answered after the last one.
 const TOGETHER_MAX: usize = 256;
+const TOGETHER_BYTES_MAX: usize = 4 << 20;
 
 type Meta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
 type SnapshotOf = openraft::type_config::alias::SnapshotOf<TypeConfig, Snapshot>;
@@ -51,15 +52,6 @@ impl StateMachine {
     }
 }
 
-/// Applies what may take long where it holds up no other task: heartbeats must go on.
-fn aside<T>(apply: impl FnOnce() -> T) -> T {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::MultiThread => tokio::task::block_in_place(apply),
-        // There is no other thread to go on.
-        _ => apply(),
-    }
-}
-
 /// Runs what takes long on a thread that may wait for the disk.
 async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -67,6 +59,31 @@ async fn on_disk<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(io::Error::other)?
+}
+
+/// An entry, and those after it that are ready, as far as they are to be held at once.
+fn together<Strm>(
+    first: EntryResponder<TypeConfig>,
+    entries: &mut Strm,
+) -> io::Result<Vec<EntryResponder<TypeConfig>>>
+where
+    Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin,
+{
+    let bytes_of = |(entry, _): &EntryResponder<TypeConfig>| match &entry.payload {
+        EntryPayload::Normal(Proposal(proposal)) => proposal.request.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+    };
+    let mut bytes = bytes_of(&first);
+    let mut together = vec![first];
+    while together.len() < TOGETHER_MAX && bytes < TOGETHER_BYTES_MAX {
+        let Some(Some(next)) = entries.next().now_or_never() else {
+            break;
+        };
+        let next = next?;
+        bytes += bytes_of(&next);
+        together.push(next);
+    }
+    Ok(together)
 }
 
 pub(crate) fn snapshot_of(snapshot: Snapshot) -> io::Result<SnapshotOf> {
@@ -103,27 +120,25 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         convert::applied(&self.state.applied()).map_err(io::Error::other)
     }
 
-    async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
-        let mut ready = entries.try_ready_chunks(TOGETHER_MAX);
-        while let Some(together) = ready.next().await {
-            let (entries, responders): (Vec<_>, Vec<_>) = together
-                .map_err(|TryReadyChunksError(_, error)| error)?
-                .into_iter()
-                .unzip();
-            let entries = entries.into_iter().map(convert::entry_message);
-            let entries = self.state.read_entries(entries)?;
-            let answers = match entries.may_take_long() {
-                true => aside(|| self.state.apply_read(entries)),
-                false => self.state.apply_read(entries),
-            }?;
-            // Who was answered must find it in what is read next.
-            self.publish();
-            for (responder, answer) in responders.into_iter().zip(answers) {
-                if let Some(responder) = responder {
-                    responder.send(answer);
+        while let Some(first) = entries.next().await {
+            let (together, responders): (Vec<_>, Vec<_>) =
+                together(first?, &mut entries)?.into_iter().unzip();
+            let together = together.into_iter().map(convert::entry_message);
+            let mut together = self.state.read_entries(together)?;
+            let mut responders = responders.into_iter();
+            while !together.is_empty() {
+                let long = together.may_take_long() || self.state.may_wait_for_disk();
+                let answers = aside_if(long, || self.state.apply_some(&mut together))?;
+                // Who was answered must find it in what is read next.
+                self.publish();
+                for (answer, responder) in answers.into_iter().zip(responders.by_ref()) {
+                    if let Some(responder) = responder {
+                        responder.send(answer);
+                    }
                 }
             }
         }

@@ -103,8 +103,10 @@ impl Shelf {
             return;
         }
         snapshot.keep(true);
-        if let Some(replaced) = current.replace(snapshot.clone())
-            && replaced.held.path != snapshot.held.path
+        let replaced = current.replace(snapshot.clone());
+        // Its files may go with it: nobody waits for that here.
+        drop(current);
+        if let Some(replaced) = replaced.filter(|replaced| replaced.held.path != snapshot.held.path)
         {
             replaced.keep(false);
         }

@@ -76,6 +76,9 @@ impl Step {
     }
 }
 
+/// Entries that have written so many bytes end a batch; an answer is among them, as its tag's outcome.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
 /// What several entries make of a state that stands still.
 pub(super) struct Batch<'a> {
     view: StateView<'a>,
@@ -148,6 +151,12 @@ impl<'a> Batch<'a> {
         self.applied.last_applied = Some(id);
         self.hashes.push((id.index, self.hash));
         Ok(answer)
+    }
+
+    /// True when no more entries are to be applied with these: what they write is held several times before it is
+    /// written.
+    pub(super) fn is_full(&self) -> bool {
+        self.view.laid_bytes() >= BATCH_BYTES_MAX
     }
 
     /// Everything that the entries wrote, and where the state then stands.

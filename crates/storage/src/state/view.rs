@@ -44,6 +44,7 @@ pub struct StateView<'a> {
     snapshot: Snapshot<'a>,
     /// Rows laid over the snapshot, by key; `None` hides one. Empty except while entries are applied.
     waiting: BTreeMap<Vec<u8>, Option<Value>>,
+    laid_bytes: usize,
     /// The snapshot's globals, where they are known. While entries are applied, what is known has them.
     globals: Option<Globals>,
     /// What is known without reading; only while entries are applied.
@@ -57,6 +58,7 @@ impl<'a> StateView<'a> {
         Self {
             snapshot,
             waiting: BTreeMap::new(),
+            laid_bytes: 0,
             globals: None,
             known: None,
             broken: RefCell::new(None),
@@ -81,7 +83,13 @@ impl<'a> StateView<'a> {
 
     /// Shows another value, or none, in a row from now on.
     pub(super) fn lay_over(&mut self, key: Vec<u8>, value: Option<Value>) {
+        self.laid_bytes += key.len() + value.as_ref().map_or(0, |value| value.bytes.len());
         self.waiting.insert(key, value);
+    }
+
+    /// Bytes of all that was laid over, each time that it was.
+    pub(super) fn laid_bytes(&self) -> usize {
+        self.laid_bytes
     }
 
     /// What is known, to note a change that was laid over.

@@ -24,6 +24,8 @@ pub(crate) struct Call {
     /// The path of the gRPC call.
     pub(crate) grpc: &'static str,
     pub(crate) kind: Kind,
+    /// What is asked for may have been done when there is no answer.
+    pub(crate) writes: bool,
     /// Reads a request, and gives it as gRPC carries it.
     pub(crate) read: fn(&[u8]) -> Result<Vec<u8>, Status>,
     /// Writes an answer that gRPC carried.
@@ -40,18 +42,18 @@ pub(crate) enum Kind {
 
 pub(crate) static CALLS: &[Call] = &[
     unary::<etcd::RangeRequest, etcd::RangeResponse>("/v3/kv/range", "/etcdserverpb.KV/Range"),
-    unary::<etcd::PutRequest, etcd::PutResponse>("/v3/kv/put", "/etcdserverpb.KV/Put"),
-    unary::<etcd::DeleteRangeRequest, etcd::DeleteRangeResponse>(
+    write_of::<etcd::PutRequest, etcd::PutResponse>("/v3/kv/put", "/etcdserverpb.KV/Put"),
+    write_of::<etcd::DeleteRangeRequest, etcd::DeleteRangeResponse>(
         "/v3/kv/deleterange",
         "/etcdserverpb.KV/DeleteRange",
     ),
-    unary::<etcd::TxnRequest, etcd::TxnResponse>("/v3/kv/txn", "/etcdserverpb.KV/Txn"),
-    unary::<etcd::CompactionRequest, etcd::CompactionResponse>(
+    write_of::<etcd::TxnRequest, etcd::TxnResponse>("/v3/kv/txn", "/etcdserverpb.KV/Txn"),
+    write_of::<etcd::CompactionRequest, etcd::CompactionResponse>(
         "/v3/kv/compaction",
         "/etcdserverpb.KV/Compact",
     ),
     stream::<etcd::WatchRequest, etcd::WatchResponse>("/v3/watch", "/etcdserverpb.Watch/Watch"),
-    unary::<etcd::LeaseGrantRequest, etcd::LeaseGrantResponse>(
+    write_of::<etcd::LeaseGrantRequest, etcd::LeaseGrantResponse>(
         "/v3/lease/grant",
         "/etcdserverpb.Lease/LeaseGrant",
     ),
@@ -128,6 +130,7 @@ where
         path,
         grpc,
         kind,
+        writes: false,
         read: read::<Asked>,
         write: write::<Told>,
     }
@@ -141,6 +144,17 @@ where
     call::<Asked, Told>(path, grpc, Kind::Unary)
 }
 
+const fn write_of<Asked, Told>(path: &'static str, grpc: &'static str) -> Call
+where
+    Asked: Message + Default + DeserializeOwned,
+    Told: Message + Default + Serialize,
+{
+    Call {
+        writes: true,
+        ..unary::<Asked, Told>(path, grpc)
+    }
+}
+
 const fn stream<Asked, Told>(path: &'static str, grpc: &'static str) -> Call
 where
     Asked: Message + Default + DeserializeOwned,
@@ -150,7 +164,7 @@ where
 }
 
 const fn revoke(path: &'static str) -> Call {
-    unary::<etcd::LeaseRevokeRequest, etcd::LeaseRevokeResponse>(
+    write_of::<etcd::LeaseRevokeRequest, etcd::LeaseRevokeResponse>(
         path,
         "/etcdserverpb.Lease/LeaseRevoke",
     )
@@ -176,6 +190,7 @@ const fn refused(path: &'static str, grpc: &'static str) -> Call {
         path,
         grpc,
         kind: Kind::Unary,
+        writes: false,
         read: |_| Ok(Vec::new()),
         write: |_| Ok(b"{}".to_vec()),
     }

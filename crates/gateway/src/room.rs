@@ -85,15 +85,23 @@ impl Room {
         let Some(length) = frames.length().await? else {
             return Ok(None);
         };
+        // There is an answer, so what was to be written is.
+        let untold = |why: Status| match call.writes {
+            true => untold(&why),
+            false => why,
+        };
         if length > MESSAGE_BYTES_MAX {
-            return Err(too_much(length));
+            return Err(untold(too_much(length)));
         }
         if length <= LARGE_BYTES {
-            let json = (call.write)(frames.message(length).await?)?;
+            let json = (call.write)(frames.message(length).await?).map_err(untold)?;
             return Ok(Some(Made { json, room: None }));
         }
         let room = timeout(ROOM_WITHIN, large.clone().acquire_owned()).await;
-        let room = room.ok().and_then(Result::ok).ok_or_else(no_room)?;
+        let room = room
+            .ok()
+            .and_then(Result::ok)
+            .ok_or_else(|| untold(no_room()))?;
         let message = frames.message(length).await?;
         let making = self.making.clone().lock_owned().await;
         let write = call.write;
@@ -106,7 +114,7 @@ impl Room {
         let made = made
             .await
             .map_err(|error| Status::internal(error.to_string()))?;
-        made.map(Some)
+        made.map(Some).map_err(untold)
     }
 }
 
@@ -179,6 +187,14 @@ pub(crate) fn too_much(bytes: usize) -> Status {
     Fault::new(codes::TOO_LARGE, found)
         .with_next("ask with a limit, watch with fragment, or call over gRPC")
         .into_status(Code::ResourceExhausted)
+}
+
+/// Of a write that was done.
+fn untold(why: &Status) -> Status {
+    let found = format!("it was done, and its answer is not told: {}", why.message());
+    Fault::new(codes::OUTCOME_UNKNOWN, found)
+        .with_next("read what is there now; a write with a tag is safe to send again")
+        .into_status(Code::Unavailable)
 }
 
 fn no_room() -> Status {

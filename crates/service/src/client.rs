@@ -126,7 +126,9 @@ impl Member {
             let proposed = replica.propose(request, deadline::of(metadata));
             let leader = || replica.status().leader_address();
             match self.ending.unless_refusing(proposed).await {
-                Some(answer) => answer.map_err(|error| fault::propose(&error, leader())),
+                Some(answer) => answer
+                    .inspect(|answer| self.answers_write(answer.revision))
+                    .map_err(|error| fault::propose(&error, leader())),
                 None => Err(fault::ended_meanwhile(leader())),
             }
         };

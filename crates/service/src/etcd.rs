@@ -9,6 +9,7 @@ mod compacting;
 mod end;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod holders;
 mod kv;
 mod lanes;
 mod lease;
@@ -46,8 +47,9 @@ pub(crate) fn serve(
     let limit = member.config.tuning.request_bytes_max + REQUEST_OVERHEAD_BYTES;
     let writer = Arc::new(writer::Writer::new(member.clone()));
     tasks.spawn(compacting::run(member.clone(), writer.clone()));
-    let kv = kv::KvAnswers::new(member.clone(), writer.clone());
-    let lease = lease::LeaseAnswers::new(member.clone(), writer);
+    let holders = holders::Holders::new();
+    let kv = kv::KvAnswers::new(member.clone(), writer.clone(), holders.clone());
+    let lease = lease::LeaseAnswers::new(member.clone(), writer, holders);
     let watch = watch::WatchAnswers(member.clone());
     let cluster = cluster::ClusterAnswers(member.clone());
     let maintenance = maintenance::MaintenanceAnswers(member.clone());

@@ -265,10 +265,14 @@ impl Hub {
         loop {
             let reached = applied.borrow_and_update().revision;
             let next_look = Instant::now() + LOOKS_APART;
-            match self.catch_up(&state, reached) {
-                Ok(()) => {}
-                // The state has failed, and the member ends.
-                Err(_) => return,
+            loop {
+                match self.catch_up(&state, reached) {
+                    Ok(true) => break,
+                    // A snapshot may have brought much at once.
+                    Ok(false) => tokio::task::yield_now().await,
+                    // The state has failed, and the member ends.
+                    Err(_) => return,
+                }
             }
             if applied
                 .wait_for(|mark| mark.revision > reached)
@@ -281,45 +285,44 @@ impl Hub {
         }
     }
 
-    /// Tells of everything that has happened since the last time.
-    fn catch_up(&self, state: &StateStore, reached: Revision) -> io::Result<()> {
-        loop {
-            let (after, previous) = {
-                let mut watchers = self.lock();
-                let after = watchers.position.unwrap_or(reached);
-                watchers.comes_to(after);
-                if watchers.all.is_empty() {
-                    // Nobody listens; who comes reads the history up to here.
-                    watchers.comes_to(after.max(reached));
-                    return Ok(());
-                }
-                (after, watchers.previous_wanted > 0)
-            };
-            if after >= reached {
-                return Ok(());
-            }
-            let (intact, events, through) = state.with_view(|view| {
-                let events = view.events_after(after, ROWS_AT_ONCE, BYTES_AT_ONCE, |_| true);
-                let told = events.found.into_iter();
-                let told = told.map(|(id, event)| {
-                    Arc::new(Told::of(view, id, event, previous, self.waiting()))
-                });
-                (
-                    view.globals().has_history_after(after),
-                    told.collect::<Vec<_>>(),
-                    events.through,
-                )
-            })?;
+    /// Tells of a little of what has happened since the last time; true when that was all.
+    fn catch_up(&self, state: &StateStore, reached: Revision) -> io::Result<bool> {
+        let (after, previous) = {
             let mut watchers = self.lock();
-            if !intact {
-                // Some of it may be gone: each watcher is told so when it reads for itself.
-                watchers.let_all_go(after);
-                watchers.comes_to(through);
-            } else if !previous && watchers.previous_wanted > 0 {
-                // Someone who wants to know what was before has come meanwhile: read it again.
-            } else {
-                watchers.tell(&events, through);
+            let after = watchers.position.unwrap_or(reached);
+            watchers.comes_to(after);
+            if watchers.all.is_empty() {
+                // Nobody listens; who comes reads the history up to here.
+                watchers.comes_to(after.max(reached));
+                return Ok(true);
             }
+            (after, watchers.previous_wanted > 0)
+        };
+        if after >= reached {
+            return Ok(true);
         }
+        let (intact, events, through) = state.with_view(|view| {
+            let events = view.events_after(after, ROWS_AT_ONCE, BYTES_AT_ONCE, |_| true);
+            let told = events.found.into_iter();
+            let told = told
+                .map(|(id, event)| Arc::new(Told::of(view, id, event, previous, self.waiting())));
+            (
+                view.globals().has_history_after(after),
+                told.collect::<Vec<_>>(),
+                events.through,
+            )
+        })?;
+        let mut watchers = self.lock();
+        if !intact {
+            // Some of it may be gone: each watcher is told so when it reads for itself.
+            watchers.let_all_go(after);
+            watchers.comes_to(through);
+        } else if !previous && watchers.previous_wanted > 0 {
+            // Someone who wants to know what was before has come meanwhile: read it again.
+            return Ok(false);
+        } else {
+            watchers.tell(&events, through);
+        }
+        Ok(through >= reached)
     }
 }

@@ -285,7 +285,16 @@ impl Member {
     /// member of another one.
     pub(crate) fn foreign(&self) -> Option<Fault> {
         let kept_out = self.removed.borrow().clone();
-        kept_out.filter(|fault| fault.code == codes::FOREIGN_DIRECTORY)
+        kept_out.filter(is_foreign)
+    }
+
+    /// Waits until this member must not serve any more. See [`Member::foreign`].
+    pub(crate) async fn becomes_foreign(&self) {
+        let mut removed = self.removed.subscribe();
+        // Fails only when this member is gone.
+        let _ = removed
+            .wait_for(|found| found.as_ref().is_some_and(is_foreign))
+            .await;
     }
 
     /// The store's revision, as far as this member has applied.
@@ -385,4 +394,8 @@ fn role(role: Role) -> v1::Role {
         Role::Learner => v1::Role::Learner,
         Role::Stopped => v1::Role::Stopped,
     }
+}
+
+fn is_foreign(fault: &Fault) -> bool {
+    fault.code == codes::FOREIGN_DIRECTORY
 }

@@ -147,6 +147,10 @@ pub(crate) fn run(draft: &mut Draft<'_, impl View>, op: &KeyOp) -> Outcome {
     draft.keys.set_bounds(!op.is_read_only());
     let begun = draft.changes();
     let chosen = choose(&draft.keys, op);
+    // What was looked at too little would choose a branch.
+    if draft.keys.is_too_much() {
+        return Outcome::Refused(Refusal::TooMuchAtOnce);
+    }
     if let Err(refusal) = check(draft, &chosen) {
         return Outcome::Refused(refusal);
     }

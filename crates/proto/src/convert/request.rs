@@ -27,6 +27,13 @@ fn tagged_request(tag: Option<v1::Tag>, command: Command) -> Result<Request, Dec
             "found 0, expected 1 or more",
         ));
     }
+    // The last number has none after it up to which it could be forgotten.
+    if tag.sequence == u64::MAX {
+        return Err(DecodeError::new(
+            "tag.sequence",
+            format!("found {}, expected less", tag.sequence),
+        ));
+    }
     if tag.acknowledged == 0 || tag.acknowledged > tag.sequence {
         return Err(DecodeError::new(
             "tag.acknowledged",

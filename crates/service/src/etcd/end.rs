@@ -45,6 +45,7 @@ impl End {
     pub(super) async fn reason(self) -> Status {
         tokio::select! {
             () = self.member.ending.closing.cancelled() => rpctypes::stopped(),
+            () = self.member.becomes_foreign() => rpctypes::stopped(),
             () = self.replica.leader_lost(), if self.leader_needed => rpctypes::no_leader(),
         }
     }

@@ -25,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+use super::holders::{Holders, turn};
 use super::writer::{Done, Writer};
 use super::{header, rpctypes};
 use crate::deadline;
@@ -45,9 +46,6 @@ pub(super) const OFTEN: [&str; 4] = [
 const HELD_BYTES_MAX: usize = 1 << 20;
 /// Ranges that are read at a time; each takes a thread.
 const RANGES_MAX: usize = 32;
-/// Reads at a time that hold what they find, up to [`keys::READ_BYTES_MAX`]; or as many as there are
-/// processors.
-const HOLDERS_MIN: usize = 4;
 /// Large answers that are sent at a time: those of ranges that are read meanwhile, and those that are held.
 const SENT_RANGES_MAX: usize = 32;
 const SENT_HELD_MAX: usize = 4;
@@ -61,21 +59,21 @@ pub(super) struct KvAnswers {
 /// For how much there is room at a time.
 struct Room {
     ranges: Arc<Semaphore>,
-    holders: Arc<Semaphore>,
+    /// For reads that hold up to [`keys::READ_BYTES_MAX`].
+    holders: Holders,
     sent_ranges: Arc<Semaphore>,
     sent_held: Arc<Semaphore>,
 }
 
 impl KvAnswers {
-    pub(super) fn new(member: Arc<Member>, writer: Arc<Writer>) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    pub(super) fn new(member: Arc<Member>, writer: Arc<Writer>, holders: Holders) -> Self {
         let room = |for_so_many| Arc::new(Semaphore::new(for_so_many));
         Self {
             member,
             writer,
             room: Room {
                 ranges: room(RANGES_MAX),
-                holders: room(processors.max(HOLDERS_MIN)),
+                holders,
                 sent_ranges: room(SENT_RANGES_MAX),
                 sent_held: room(SENT_HELD_MAX),
             },
@@ -136,9 +134,8 @@ impl KvAnswers {
             true => (look(), None),
             // Many rows take their time, and others must go on meanwhile.
             false => {
-                let held = turn(&self.room.holders, deadline).await?;
-                let looked = tokio::task::spawn_blocking(look).await;
-                (looked.map_err(|_| rpctypes::stopped())?, Some(held))
+                let (looked, held) = self.room.holders.look(deadline, look).await?;
+                (looked, Some(held))
             }
         };
         match outcome.map_err(|_| rpctypes::stopped())? {
@@ -223,14 +220,6 @@ impl KvAnswers {
             }
         }
     }
-}
-
-/// Waits until there is room for one more, as long as the caller does.
-async fn turn(room: &Arc<Semaphore>, deadline: Instant) -> Result<OwnedSemaphorePermit, Status> {
-    let turn = room.clone().acquire_owned();
-    let turn = tokio::time::timeout_at(deadline.into(), turn).await;
-    let turn = turn.map_err(|_| rpctypes::timed_out())?;
-    turn.map_err(|_| rpctypes::stopped())
 }
 
 /// True when a transaction that only reads does not ask for the latest.

@@ -18,9 +18,11 @@ use tally_proto::etcd::{
     LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
+use tally_storage::StateView;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::end::End;
+use super::holders::Holders;
 use super::writer::Writer;
 use super::{header, rpctypes, tag};
 use crate::deadline;
@@ -35,26 +37,44 @@ const LISTED_MAX: usize = 1_000_000;
 pub(super) struct LeaseAnswers {
     member: Arc<Member>,
     writer: Arc<Writer>,
+    holders: Holders,
 }
 
 impl LeaseAnswers {
-    pub(super) fn new(member: Arc<Member>, writer: Arc<Writer>) -> Self {
-        Self { member, writer }
+    pub(super) fn new(member: Arc<Member>, writer: Arc<Writer>, holders: Holders) -> Self {
+        Self {
+            member,
+            writer,
+            holders,
+        }
     }
 
     /// Reads from a state that has every lease that was granted.
-    async fn read<T>(
+    async fn read<T: Send + 'static>(
         &self,
         deadline: Instant,
-        look: impl FnOnce(&tally_storage::StateView<'_>) -> T,
+        rows: Rows,
+        look: impl FnOnce(&StateView<'_>) -> T + Send + 'static,
     ) -> Result<T, Status> {
         let replica = self.writer.replica()?;
         let reader = replica.read(Consistency::Linearizable, deadline);
         let reader = self.member.ending.unless_refusing(reader).await;
         let reader = reader.ok_or_else(rpctypes::stopped)?;
         let reader = reader.map_err(|error| rpctypes::read(&error))?;
-        reader.with_view(look).map_err(|_| rpctypes::stopped())
+        let look = move || reader.with_view(look);
+        let looked = match rows {
+            Rows::One => look(),
+            Rows::Many => self.holders.look(deadline, look).await?.0,
+        };
+        looked.map_err(|_| rpctypes::stopped())
     }
+}
+
+/// How many rows are read.
+enum Rows {
+    One,
+    /// They take their time, and others must go on meanwhile.
+    Many,
 }
 
 /// Shows a sign of life of a lease; an answer with a time to live of 0 says that there is none.
@@ -175,7 +195,10 @@ impl Lease for LeaseAnswers {
         let end = End::of_stream(member.clone(), replica.clone(), request.metadata())?;
         let renewals = request.into_inner().map(move |asked| {
             let (member, replica) = (member.clone(), replica.clone());
-            async move { renew(&member, &replica, asked?).await }
+            async move {
+                let asked = asked.map_err(rpctypes::unreadable)?;
+                renew(&member, &replica, asked).await
+            }
         });
         let renewed = renewals.buffered(RENEWED_AT_ONCE).map(Some);
         // When the client is done, so is the stream; an end of another kind is told, after which nothing is sent.
@@ -193,7 +216,11 @@ impl Lease for LeaseAnswers {
         let begun = Instant::now();
         let (metadata, _, ask) = request.into_parts();
         let id = LeaseId(ask.id);
-        let found = self.read(deadline::of(&metadata), |view| {
+        let rows = match ask.keys {
+            true => Rows::Many,
+            false => Rows::One,
+        };
+        let found = self.read(deadline::of(&metadata), rows, move |view| {
             let keys = || match ask.keys {
                 true => view.lease_keys(id),
                 false => Vec::new(),
@@ -230,7 +257,8 @@ impl Lease for LeaseAnswers {
         request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         let begun = Instant::now();
-        let found = self.read(deadline::of(request.metadata()), |view| {
+        let deadline = deadline::of(request.metadata());
+        let found = self.read(deadline, Rows::Many, |view| {
             (view.revision(), view.leases_after(None, LISTED_MAX))
         });
         let found = found.await;

@@ -32,7 +32,7 @@ impl WatchAnswers {
         &self,
         request: Request<Streaming<WatchRequest>>,
     ) -> Result<Response<Answers>, Status> {
-        let replica = self.0.replica().map_err(|_| rpctypes::stopped())?;
+        let replica = self.0.may_serve().map_err(|_| rpctypes::stopped())?;
         let end = End::of_stream(self.0.clone(), replica.clone(), request.metadata())?;
         let hub = self.0.hub(&replica);
         let (send, answers) = mpsc::channel(ANSWERS_WAITING_MAX);
@@ -41,13 +41,10 @@ impl WatchAnswers {
         tokio::spawn(async move {
             let last = stream.answers();
             let end = tokio::select! {
-                ended = stream.run(requests) => match ended {
-                    Some(end) => end,
-                    None => return,
-                },
+                end = stream.run(requests) => end,
                 end = end.reason() => end,
             };
-            // The client may be gone as well.
+            // The client may be gone.
             let _ = last.send(Outgoing::small(Err(end))).await;
         });
         // What an answer holds is given back when the network takes it.

@@ -4,4 +4,5 @@ mod answers;
 mod bounds;
 mod history;
 mod leader;
+mod snapshot;
 mod watching;

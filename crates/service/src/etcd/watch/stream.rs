@@ -117,8 +117,8 @@ impl Stream {
         self.send.clone()
     }
 
-    /// Serves the stream until its client is gone; gives why it must end when the client is to be told.
-    pub(super) async fn run(mut self, mut requests: Streaming<WatchRequest>) -> Option<Status> {
+    /// Serves the stream until its client is gone, or it must end; gives why, for a client that is still there.
+    pub(super) async fn run(mut self, mut requests: Streaming<WatchRequest>) -> Status {
         let mut look = tokio::time::interval(self.progress_every() / LOOKS_AT_QUIET_ONES);
         let send = self.send.clone();
         let mut asking = true;
@@ -127,7 +127,7 @@ impl Stream {
             let step = tokio::select! {
                 request = requests.next(), if asking => match request {
                     Some(Ok(request)) => self.take(request).await,
-                    Some(Err(unreadable)) => return Some(unreadable),
+                    Some(Err(unreadable)) => return rpctypes::unreadable(unreadable),
                     // It asks for nothing more, and goes on to listen.
                     None => {
                         asking = false;
@@ -143,7 +143,7 @@ impl Stream {
                 }
             };
             if step.is_err() {
-                return None;
+                return rpctypes::stopped();
             }
             if waited_for && self.behind.is_empty() && self.progress_asked {
                 self.ask_progress();
@@ -207,7 +207,8 @@ impl Stream {
             wanted,
             from,
             not_before,
-            begun: false,
+            // One from now on has nothing to look back for.
+            begun: ask.start_revision == 0,
             fragment: ask.fragment,
             progress: ask.progress_notify,
             progress_due: false,

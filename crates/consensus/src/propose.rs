@@ -100,7 +100,12 @@ impl Replica {
                 Ok(answer) if maybe_appended && forgets(&answer) => {
                     return Err(ProposeError::Unknown);
                 }
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    if maybe_appended && answer.repeat {
+                        count(&self.counts.recognised);
+                    }
+                    return Ok(answer);
+                }
                 Err(attempt) => attempt,
             };
             match attempt {

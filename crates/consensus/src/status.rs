@@ -103,6 +103,8 @@ pub struct Counters {
     pub forwarded: u64,
     /// Attempts made again: no leader yet, leadership moved, or a link broke.
     pub retried: u64,
+    /// Commands that were sent again after an attempt whose outcome was unknown, and had been applied by it.
+    pub recognised: u64,
     /// Commands that were turned away because too many were under way.
     pub overloaded: u64,
     /// Linearizable reads.
@@ -121,6 +123,7 @@ pub(crate) struct Counts {
     pub(crate) proposals: AtomicU64,
     pub(crate) forwarded: AtomicU64,
     pub(crate) retried: AtomicU64,
+    pub(crate) recognised: AtomicU64,
     pub(crate) overloaded: AtomicU64,
     pub(crate) reads: AtomicU64,
     pub(crate) read_rounds: AtomicU64,
@@ -139,6 +142,7 @@ impl Counts {
             proposals: read(&self.proposals),
             forwarded: read(&self.forwarded),
             retried: read(&self.retried),
+            recognised: read(&self.recognised),
             overloaded: read(&self.overloaded),
             reads: read(&self.reads),
             read_rounds: read(&self.read_rounds),

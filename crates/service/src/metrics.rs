@@ -240,6 +240,12 @@ fn requests(registry: &mut Registry, replica: &Replica) {
     );
     counter(
         registry,
+        "proposals_recognised",
+        "Commands whose further attempt found that an earlier one had been applied",
+        counts.recognised,
+    );
+    counter(
+        registry,
         "proposals_overloaded",
         "Commands turned away",
         counts.overloaded,

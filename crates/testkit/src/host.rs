@@ -159,6 +159,14 @@ impl Hosts {
         self.stop(from, to, &["DROP"])
     }
 
+    /// From now on nothing that the port of `from` sends arrives at `to`: what `to` asks there is heard, and never
+    /// answered. What `from` itself asks `to` goes on.
+    pub fn swallow_answers(&self, from: &str, port: u16, to: &str) -> Result<()> {
+        let (source, port) = (self.address(from)?.to_string(), port.to_string());
+        let rule = ["-w", "-A", "INPUT", "-p", "tcp", "-s", &source];
+        self.iptables(to, &[&rule[..], &["--sport", &port, "-j", "DROP"]].concat())
+    }
+
     /// From now on `to` refuses what `from` sends: connections are reset, new ones refused.
     pub fn refuse(&self, from: &str, to: &str) -> Result<()> {
         self.stop(from, to, &["REJECT", "--reject-with", "tcp-reset"])

@@ -8,13 +8,13 @@ use tally_proto::etcd::kv_client::KvClient;
 use tally_proto::etcd::lease_client::LeaseClient;
 use tally_proto::etcd::request_op::Request as Op;
 use tally_proto::etcd::{
-    DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp,
-    ResponseHeader, TxnRequest,
+    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
+    RangeRequest, RequestOp, ResponseHeader, TxnRequest,
 };
 use tally_testkit::keys::{outcome, tag_request};
 use tally_testkit::{Cluster, Requester, channel};
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 /// Sends a request to one member after the other under one tag. Gives the answer, of which only who gave it may
 /// differ.
@@ -118,6 +118,17 @@ async fn whatever_is_sent_twice_under_a_tag_is_done_once() -> Result<()> {
     });
     let revoked = revoked.await?.header.context("no header")?.revision;
 
+    // A second compaction to the same revision would be refused.
+    let compaction = CompactionRequest {
+        revision: revoked,
+        physical: false,
+    };
+    let call = async |to, ask| KvClient::new(to).compact(ask).await;
+    let compacted = sent_twice(&members, requester, compaction, call, |answer| {
+        &mut answer.header
+    });
+    compacted.await?;
+
     // One revision for each of the four that changed keys, and nothing is left.
     let all = RangeRequest {
         key: "a".into(),
@@ -131,5 +142,73 @@ async fn whatever_is_sent_twice_under_a_tag_is_done_once() -> Result<()> {
         now.count == 0 && revision == revoked && revision == first + 3,
         "r{first}, r{revoked}, {now:?}"
     );
+    cluster.stop().await
+}
+
+/// Puts under a tag with this metadata, and gives what the refusal says of it.
+async fn refused(to: &Channel, metadata: &[(&'static str, String)]) -> Result<(Code, String)> {
+    let mut request = Request::new(put("t", 0));
+    for (name, value) in metadata {
+        request.metadata_mut().insert(*name, value.parse()?);
+    }
+    let answer = KvClient::new(to.clone()).put(request).await;
+    let status = answer
+        .err()
+        .with_context(|| format!("taken: {metadata:?}"))?;
+    let code = status.message().split(':').next().unwrap_or_default();
+    Ok((status.code(), code.to_owned()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_that_cannot_be_used_is_refused_and_nothing_is_written() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let address = cluster.address(&cluster.leader().await?)?;
+    let to = channel(&address).await?;
+    let mut requester = Requester::open(&address).await?;
+    let first = requester.next_tag();
+    let mut later = requester.next_tag();
+    later.acknowledged = later.sequence;
+    let third = requester.next_tag();
+    for tag in [&first, &later, &third] {
+        let mut request = Request::new(put("other", 0));
+        tag_request(&mut request, tag)?;
+        KvClient::new(to.clone()).put(request).await?;
+    }
+
+    let tag = |session: &str, sequence: &str, acknowledged: &str| {
+        [
+            ("tally-session", session.to_owned()),
+            ("tally-sequence", sequence.to_owned()),
+            ("tally-acknowledged", acknowledged.to_owned()),
+        ]
+    };
+    let session = first.session.to_string();
+    let another = [
+        tag(&session, "9", "1").to_vec(),
+        vec![("tally-marker", format!("{}@1", "0f".repeat(16)))],
+    ];
+    let (invalid, precondition) = (Code::InvalidArgument, Code::FailedPrecondition);
+    for (metadata, code, stable) in [
+        (tag(&session, "9", "1")[..1].to_vec(), invalid, "T-004"),
+        (tag("0", "9", "1").to_vec(), invalid, "T-004"),
+        (tag(&session, "nine", "1").to_vec(), invalid, "T-004"),
+        (tag("987654321", "9", "1").to_vec(), precondition, "T-201"),
+        // Its number was given to another put, and the first one's is forgotten.
+        (tag(&session, "3", "2").to_vec(), precondition, "T-202"),
+        (tag(&session, "1", "1").to_vec(), precondition, "T-203"),
+        (another.concat(), precondition, "T-205"),
+    ] {
+        let found = refused(&to, &metadata).await?;
+        ensure!(
+            found == (code, stable.to_owned()),
+            "{metadata:?}: {found:?}"
+        );
+    }
+    let ask = RangeRequest {
+        key: "t".into(),
+        ..Default::default()
+    };
+    let found = KvClient::new(to).range(ask).await?.into_inner();
+    ensure!(found.count == 0, "{found:?}");
     cluster.stop().await
 }

@@ -69,3 +69,97 @@ fn collect(ops: &[KeyOp]) -> Result<Written, DuplicateKey> {
     }
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{DeleteRange, LeaseOf, Put, Txn};
+    use super::*;
+
+    fn put(key: &'static str) -> KeyOp {
+        KeyOp::Put(Put {
+            key: Bytes::from_static(key.as_bytes()),
+            value: None,
+            lease: LeaseOf::Given(None),
+            want_previous: false,
+        })
+    }
+
+    fn delete(keys: KeyRange) -> KeyOp {
+        KeyOp::Delete(DeleteRange {
+            keys,
+            want_previous: false,
+        })
+    }
+
+    fn one(key: &'static str) -> KeyOp {
+        delete(KeyRange::One(Bytes::from_static(key.as_bytes())))
+    }
+
+    /// Of `a` and `b`, and of nothing else that is put below.
+    fn from_a_to_c() -> KeyOp {
+        delete(KeyRange::Between("a".into(), "c".into()))
+    }
+
+    fn txn(success: Vec<KeyOp>, failure: Vec<KeyOp>) -> KeyOp {
+        KeyOp::Txn(Txn {
+            compare: Vec::new(),
+            success,
+            failure,
+        })
+    }
+
+    /// Each line is what `checkIntervals` of etcd 3.5 says of it.
+    #[test]
+    fn a_key_is_written_once() {
+        for (ops, twice) in [
+            (vec![put("a"), put("b")], None),
+            (vec![put("a"), put("b"), put("a")], Some("a")),
+            (vec![put("b"), from_a_to_c()], Some("b")),
+            (vec![from_a_to_c(), put("b")], Some("b")),
+            (vec![from_a_to_c(), put("c")], None),
+            (vec![one("a"), from_a_to_c(), one("a")], None),
+            // The end of such a range is no key, before which nothing is.
+            (vec![delete(KeyRange::From("a".into())), put("b")], None),
+        ] {
+            assert_eq!(found(&ops), twice, "{ops:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_within_counts_but_for_the_branch_beside_it() {
+        let a = || vec![put("a")];
+        for (ops, twice) in [
+            (vec![txn(a(), a())], None),
+            (vec![txn(a(), vec![one("a")])], None),
+            (vec![txn(vec![put("a"), put("a")], Vec::new())], Some("a")),
+            (vec![txn(Vec::new(), vec![put("a"), put("a")])], Some("a")),
+            (vec![txn(a(), Vec::new()), put("a")], Some("a")),
+            (vec![txn(Vec::new(), a()), from_a_to_c()], Some("a")),
+            (
+                vec![txn(vec![from_a_to_c()], Vec::new()), put("b")],
+                Some("b"),
+            ),
+            (vec![txn(a(), Vec::new()), txn(Vec::new(), a())], Some("a")),
+            (
+                vec![txn(vec![txn(a(), Vec::new())], Vec::new()), put("a")],
+                Some("a"),
+            ),
+            // What a transaction deletes is looked at by those after it.
+            (
+                vec![txn(vec![one("a")], Vec::new()), txn(a(), Vec::new())],
+                Some("a"),
+            ),
+            (
+                vec![txn(a(), Vec::new()), txn(vec![one("a")], Vec::new())],
+                None,
+            ),
+        ] {
+            assert_eq!(found(&ops), twice, "{ops:?}");
+        }
+    }
+
+    fn found(ops: &[KeyOp]) -> Option<&str> {
+        let DuplicateKey(key) = check_distinct(ops).err()?;
+        ["a", "b"].into_iter().find(|name| key == name.as_bytes())
+    }
+}

@@ -182,3 +182,64 @@ impl Lanes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(session: u64) -> Arc<Lane> {
+        let lane = Arc::new(Lane::default());
+        lane.lock().session = Some(SessionId(session));
+        lane
+    }
+
+    fn take(lane: &Arc<Lane>) -> Taken {
+        lane.take().expect("a session is open")
+    }
+
+    #[test]
+    fn nothing_from_the_oldest_request_under_way_on_is_acknowledged() {
+        let lane = open(7);
+        let (first, second) = (take(&lane), take(&lane));
+        assert_eq!((first.tag.sequence, second.tag.sequence), (1, 2));
+        drop(second);
+        assert_eq!(take(&lane).acknowledged, 1);
+        drop(first);
+        let next = take(&lane);
+        assert_eq!((next.tag.sequence, next.acknowledged), (4, 4));
+    }
+
+    #[test]
+    fn one_request_that_takes_long_fills_its_lane_and_no_other() {
+        let lanes = Lanes::new(Marker {
+            bits: 7,
+            created_unix_ms: 0,
+        });
+        let [lane, other, ..] = &lanes.lanes;
+        for lane in [lane, other] {
+            lane.lock().session = Some(SessionId(7));
+        }
+        let long = take(lane);
+        for _ in 1..WINDOW_MAX {
+            assert!(!lane.is_full());
+            drop(take(lane));
+        }
+        assert!(lane.is_full() && !other.is_full());
+        drop(long);
+        assert!(!lane.is_full());
+    }
+
+    #[test]
+    fn a_request_of_a_session_that_has_ended_takes_nothing_from_the_next() {
+        let lane = open(7);
+        let old = take(&lane);
+        lane.forget(SessionId(7));
+        assert!(lane.take().is_none());
+        lane.lock().session = Some(SessionId(8));
+        let new = take(&lane);
+        // Of the session before: it was noticed late.
+        lane.forget(SessionId(7));
+        drop(old);
+        assert_eq!(take(&lane).acknowledged, new.tag.sequence);
+    }
+}

@@ -16,10 +16,11 @@ use prost::Message;
 use serde_json::{Value, json};
 use tally_gateway::routes;
 use tally_proto::etcd::request_op::Request as Op;
+use tally_proto::etcd::response_op::Response as Answered;
 use tally_proto::etcd::watch_request::RequestUnion;
 use tally_proto::etcd::{
-    RangeRequest, RangeResponse, RequestOp, ResponseHeader, TxnRequest, WatchCreateRequest,
-    WatchRequest, WatchResponse,
+    RangeRequest, RangeResponse, RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
+    WatchCreateRequest, WatchRequest, WatchResponse,
 };
 use tally_proto::mvcc::{Event, KeyValue, event};
 use tokio::sync::mpsc;
@@ -394,6 +395,29 @@ async fn large_answers_are_whole_and_no_more_than_four_at_a_time() {
             .iter()
             .all(|response| response.status() == StatusCode::OK)
     );
+}
+
+/// "Nothing was appended" would have its client do it again.
+#[tokio::test]
+async fn a_write_whose_answer_finds_no_room_is_not_said_to_be_not_done() {
+    let gateway = before("/etcdserverpb.KV/Txn", |_| async {
+        let range = ResponseOp {
+            response: Some(Answered::ResponseRange(large())),
+        };
+        let told = TxnResponse {
+            succeeded: true,
+            responses: vec![range],
+            ..TxnResponse::default()
+        };
+        Response::new(body(vec![framed(&told)], Some(&Status::ok(""))))
+    });
+    let mut waiting = Vec::new();
+    for _ in 0..4 {
+        waiting.push(post(&gateway, "/v3/kv/txn", "{}").await);
+    }
+    let (status, told) = read(post(&gateway, "/v3/kv/txn", "{}").await).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{told}");
+    assert!(told["error"].as_str().unwrap().contains("T-002"), "{told}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode,
-    ErrorKind, LogLevel, Options, ReadOptions, WriteOptions, properties,
+    ErrorKind, FlushOptions, LogLevel, Options, ReadOptions, WriteOptions, properties,
 };
 
 use crate::filters;
@@ -25,6 +25,10 @@ const BACKGROUND_JOBS_MAX: i32 = 2;
 const MANIFEST_BYTES_MAX: usize = 4 << 20;
 const INFO_LOG_BYTES_MAX: usize = 1 << 20;
 const INFO_LOGS_MAX: usize = 2;
+/// A table is merged when so many of so many neighbouring rows say that one is gone, or this share of all.
+const DELETIONS_LOOKED_AT: usize = 32 << 10;
+const DELETIONS_MAX: usize = 16 << 10;
+const DELETIONS_SHARE_MAX: f64 = 0.5;
 /// Read at once where everything is read in order.
 const READ_AHEAD_BYTES: usize = 1 << 20;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
@@ -88,6 +92,13 @@ pub(crate) fn open_state(path: &Path) -> Result<DB, rocksdb::Error> {
     let mut options = options(STATE_CACHE_BYTES);
     options.create_if_missing(true);
     compress_what_stays(&mut options);
+    // Merged although nothing more comes, so that what they say is gone takes no room. Those of a command take away
+    // its tag's earlier outcome and are far fewer.
+    options.add_compact_on_deletion_collector_factory(
+        DELETIONS_LOOKED_AT,
+        DELETIONS_MAX,
+        DELETIONS_SHARE_MAX,
+    );
     DB::open(&options, path)
 }
 
@@ -103,18 +114,25 @@ pub(crate) fn open_checkpoint(path: &Path) -> Result<DB, rocksdb::Error> {
     DB::open_for_read_only(&options(STATE_CACHE_BYTES), path, false)
 }
 
-/// True when a write may be held up until memory was written to disk, or tables were merged.
+/// Has what is in memory written to disk, and does not wait for it: tables that say what is gone are merged only when
+/// they are there.
+pub(crate) fn flush_soon(db: &DB) -> Result<(), rocksdb::Error> {
+    let mut options = FlushOptions::default();
+    options.set_wait(false);
+    db.flush_opt(&options)
+}
+
+/// True when a write may be held up: until memory that was filled before is on disk, while more is nearly full, or until
+/// tables are merged.
 pub(crate) fn may_hold_up_writes(db: &DB) -> bool {
-    let properties = [
-        properties::NUM_IMMUTABLE_MEM_TABLE,
-        properties::ACTUAL_DELAYED_WRITE_RATE,
-        properties::IS_WRITE_STOPPED,
-    ];
-    let mut values = properties
-        .into_iter()
-        .map(|property| db.property_int_value(property));
     // One that cannot be read tells nothing.
-    values.any(|value| matches!(value, Ok(Some(value)) if value > 0))
+    let value = |property| db.property_int_value(property).ok().flatten();
+    let value = |property| value(property).unwrap_or(0);
+    let waits = value(properties::NUM_IMMUTABLE_MEM_TABLE) > 0;
+    let half = WRITE_BUFFER_BYTES as u64 / 2;
+    (waits && value(properties::CUR_SIZE_ACTIVE_MEM_TABLE) > half)
+        || value(properties::ACTUAL_DELAYED_WRITE_RATE) > 0
+        || value(properties::IS_WRITE_STOPPED) > 0
 }
 
 /// A write that is on disk when it returns.

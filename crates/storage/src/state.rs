@@ -25,7 +25,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use tally_model::Answer;
+use tally_model::{Answer, Globals};
 use tally_proto::storage::{AppliedState, LogEntry, LogId, SnapshotMeta};
 
 pub(crate) use generation::{check, position};
@@ -267,6 +267,8 @@ impl StateStore {
         let mut known = lock(&shared.changing);
         shared.failure.check()?;
         known.begin();
+        let reclaiming = |known: &Known| known.globals().is_some_and(Globals::is_reclaiming);
+        let was_reclaiming = reclaiming(&known);
         let (applied, hash) = {
             let position = lock(&shared.position);
             (position.applied.clone(), position.hash)
@@ -303,6 +305,12 @@ impl StateStore {
         }
         known.written();
         lock(&shared.position).move_through(ready.applied, &ready.hashes);
+        if was_reclaiming && !reclaiming(&known) {
+            rocks::flush_soon(generation.db()).map_err(|error| {
+                let what = format!("the state cannot be flushed: {error}");
+                shared.failure.fail(what)
+            })?;
+        }
         Ok(answers)
     }
 

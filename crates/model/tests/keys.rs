@@ -12,6 +12,8 @@ mod drawn;
 mod naive;
 #[path = "keys/reading.rs"]
 mod reading;
+#[path = "keys/steps.rs"]
+mod steps;
 #[path = "keys/store.rs"]
 mod store;
 
@@ -29,8 +31,9 @@ use tally_model::{
     Command, EventId, KeyChanged, KeyEvent, KeyOp, KeyRange, KeyValue, Lease, Revision, View, keys,
 };
 
-use crate::drawn::{LEASES, Step, step};
+use crate::drawn::LEASES;
 use crate::naive::Naive;
+use crate::steps::{Step, step};
 use crate::store::{Store, needs_tag, result};
 
 fn everything(state: &MemoryState, at: Option<Revision>) -> Vec<KeyValue> {

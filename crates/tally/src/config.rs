@@ -10,6 +10,7 @@ mod value;
 mod variables;
 
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -150,9 +151,16 @@ fn tuning(layers: &Layers) -> Result<tally_service::Tuning, Failure> {
     set(layers, "snapshot-entries", &mut tuning.snapshot_entries)?;
     set(layers, "keep-entries", &mut tuning.keep_entries)?;
     set(layers, "inflight-max", &mut tuning.inflight_max)?;
-    let (key, least) = ("message-bytes-max", MESSAGE_BYTES_LEAST);
-    set_from(layers, key, least, &mut tuning.message_bytes_max)?;
-    set(layers, "request-bytes-max", &mut tuning.request_bytes_max)?;
+    let (key, bounds) = (
+        "message-bytes-max",
+        MESSAGE_BYTES_LEAST..=COMMAND_BYTES_MOST,
+    );
+    set_within(layers, key, bounds, &mut tuning.message_bytes_max)?;
+    let (key, bounds) = (
+        "request-bytes-max",
+        MESSAGE_BYTES_LEAST..=COMMAND_BYTES_MOST,
+    );
+    set_within(layers, key, bounds, &mut tuning.request_bytes_max)?;
     set(layers, "txn-ops-max", &mut tuning.txn_ops_max)?;
     let (key, least) = ("progress-notify-ms", PROGRESS_NOTIFY_MS_LEAST);
     set_from(layers, key, least, &mut tuning.progress_notify_ms)?;
@@ -184,6 +192,9 @@ fn shutdown_within(layers: &Layers) -> Result<Duration, Failure> {
 /// A smaller message could not hold a command with a name, an address and a reason.
 const MESSAGE_BYTES_LEAST: usize = 1024;
 
+/// A larger command could be appended and not be sent to the other members, whose messages have at most 32 MiB.
+const COMMAND_BYTES_MOST: usize = 16 << 20;
+
 /// Shorter, and members would do little but look whether watchers are quiet.
 const PROGRESS_NOTIFY_MS_LEAST: u64 = 100;
 
@@ -211,6 +222,27 @@ where
     };
     let expected = format!("a whole number of {least} or more");
     if let Some(given) = layers.optional(key, &expected, from)? {
+        *setting = given;
+    }
+    Ok(())
+}
+
+fn set_within<N>(
+    layers: &Layers,
+    key: &str,
+    bounds: RangeInclusive<N>,
+    setting: &mut N,
+) -> Result<(), Failure>
+where
+    N: TryFrom<u64> + PartialOrd + Display,
+{
+    let within = |text: &str| match number(text) {
+        Ok(given) if given < *bounds.start() => Err("it is too small".to_owned()),
+        Ok(given) if given > *bounds.end() => Err("it is too large".to_owned()),
+        other => other,
+    };
+    let expected = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+    if let Some(given) = layers.optional(key, &expected, within)? {
         *setting = given;
     }
     Ok(())

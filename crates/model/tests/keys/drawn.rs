@@ -10,7 +10,7 @@ use tally_model::keys::{
     Bounds, Compare, Comparison, DeleteRange, Expected, LeaseOf, Order, Put, Range, SortBy, Txn,
     check_distinct,
 };
-use tally_model::lease::{GrantLease, PassLeaseTime};
+use tally_model::lease::GrantLease;
 use tally_model::{Command, KeyOp, KeyRange, LeaseId, Revision};
 
 /// Every lease that may be granted. Comparisons draw these numbers too, and such as lie between.
@@ -138,7 +138,7 @@ fn txn(inner: impl Strategy<Value = KeyOp> + Clone) -> impl Strategy<Value = Txn
     })
 }
 
-fn op() -> impl Strategy<Value = KeyOp> {
+pub(crate) fn op() -> impl Strategy<Value = KeyOp> {
     let simple = simple().boxed();
     let deep = simple
         .clone()
@@ -161,78 +161,17 @@ fn grant() -> impl Strategy<Value = GrantLease> {
     (lease(), ttl_s).prop_map(|(lease, ttl_s)| GrantLease { lease, ttl_s })
 }
 
-/// What a leader counts on that says that time has passed.
-#[derive(Clone, Debug)]
-pub(crate) enum Evidence {
-    /// The clock as it stands, and a term that is the latest to have counted or so many later.
-    Good { terms_later: u64 },
-    /// The clock as it stands, and the term before the latest to have counted, if there is one.
-    EarlierTerm,
-    /// The latest term, and the clock so many milliseconds from where it stands.
-    Elsewhere { off_ms: i64 },
-    /// That of the last time: its command arrives once more.
-    Repeated,
-}
-
-fn evidence() -> impl Strategy<Value = Evidence> {
-    let off_ms = select(vec![-1_000, -500, -1, 1, 500, 1_000]);
-    prop_oneof![
-        12 => Just(Evidence::Good { terms_later: 0 }),
-        2 => (1..3_u64).prop_map(|terms_later| Evidence::Good { terms_later }),
-        1 => Just(Evidence::EarlierTerm),
-        1 => off_ms.prop_map(|off_ms| Evidence::Elsewhere { off_ms }),
-        1 => Just(Evidence::Repeated),
-    ]
-}
-
-/// One request, as far as it can be drawn before it is known what the others came to.
-#[derive(Clone, Debug)]
-pub(crate) enum Step {
-    Ask(Command),
-    PassTime { evidence: Evidence, passed_ms: u64 },
-}
-
-impl Step {
-    /// The request, given the last one by which time passed, and what the next one may count on.
-    pub(crate) fn command(self, last: PassLeaseTime, next: PassLeaseTime) -> Command {
-        let (evidence, passed_ms) = match self {
-            Self::Ask(command) => return command,
-            Self::PassTime {
-                evidence,
-                passed_ms,
-            } => (evidence, passed_ms),
-        };
-        let PassLeaseTime { term, from_ms, .. } = next;
-        let (term, from_ms) = match evidence {
-            Evidence::Good { terms_later } => (term + terms_later, from_ms),
-            Evidence::EarlierTerm => (term.saturating_sub(1), from_ms),
-            Evidence::Elsewhere { off_ms } => (term, from_ms.saturating_add_signed(off_ms)),
-            Evidence::Repeated => return Command::PassLeaseTime(last),
-        };
-        Command::PassLeaseTime(PassLeaseTime {
-            term,
-            from_ms,
-            passed_ms,
-        })
-    }
-}
-
-pub(crate) fn step() -> impl Strategy<Value = Step> {
-    let passed_ms = select(vec![0, 1, 999, 1_000, 1_000, 1_001, u64::MAX]);
-    let pass_time = (evidence(), passed_ms).prop_map(|(evidence, passed_ms)| Step::PassTime {
-        evidence,
-        passed_ms,
-    });
+/// A command about keys and leases.
+pub(crate) fn asked() -> impl Strategy<Value = Command> {
     let compact = (0..15_u64).prop_map(|revision| Compact {
         revision: Revision(revision),
     });
-    let asked = prop_oneof![
+    prop_oneof![
         14 => op().prop_map(Command::Keys),
         1 => compact.prop_map(Command::Compact),
         2 => Just(Command::ReclaimVersions),
         4 => grant().prop_map(Command::GrantLease),
         2 => lease().prop_map(Command::RevokeLease),
         1 => lease().prop_map(Command::RenewLease),
-    ];
-    prop_oneof![24 => asked.prop_map(Step::Ask), 8 => pass_time]
+    ]
 }

@@ -4,6 +4,9 @@
 mod counts;
 mod damage;
 mod directory;
+// What the rules are asked is asked of the disk too.
+#[path = "../../../model/tests/keys/drawn.rs"]
+mod drawn;
 mod flips;
 mod log;
 mod member;

@@ -1,24 +1,17 @@
 //! Whatever is asked, in whatever order: the disk gives what memory gives, and a snapshot with the
 //! rest of the log gives what the whole log gives.
 
-use bytes::Bytes;
 use proptest::prelude::*;
-use tally_model::command::Compact;
-use tally_model::keys::{
-    Compare, Comparison, DeleteRange, Expected, LeaseOf, Put, Range, Txn, check_distinct,
-};
-use tally_model::lease::{GrantLease, PassLeaseTime};
+use tally_model::lease::PassLeaseTime;
 use tally_model::memory::MemoryState;
-use tally_model::{
-    Command, KeyOp, KeyRange, LeaseId, Marker, Request, Revision, Settings, Stamp, StorageState,
-    View,
-};
+use tally_model::{Command, Marker, Request, Revision, Settings, Stamp, StorageState, View, keys};
 use tally_proto::convert::decode_request;
 use tally_proto::storage::LogEntry;
 use tally_storage::SnapshotPiece;
 
+use crate::drawn;
 use crate::member::Member;
-use crate::restart::{events, everything, keys, leases};
+use crate::restart::{events, everything, keys as all_keys, leases};
 use crate::script::{
     activate, blank, found, membership, open_session, proposal, register, set_state, tagged,
     untagged,
@@ -65,17 +58,8 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(node, to, expected)| set_state(node, to, expected)),
         1 => Just(Command::CloseSession),
         1 => Just(Command::SettleRequest),
-        12 => key_op().prop_map(Command::Keys),
-        3 => (lease(), 0..4_u64).prop_map(|(lease, ttl_s)| {
-            Command::GrantLease(GrantLease { lease, ttl_s })
-        }),
-        1 => lease().prop_map(Command::RevokeLease),
-        1 => (0..20_u64).prop_map(|revision| Command::Compact(Compact { revision: Revision(revision) })),
+        20 => drawn::asked(),
     ]
-}
-
-fn lease() -> impl Strategy<Value = LeaseId> {
-    prop::sample::select(vec![-7, -1, 1, 7]).prop_map(LeaseId)
 }
 
 fn pass_time() -> impl Strategy<Value = Command> {
@@ -89,54 +73,12 @@ fn pass_time() -> impl Strategy<Value = Command> {
     })
 }
 
-fn key() -> impl Strategy<Value = Bytes> {
-    let names: [&[u8]; 6] = [b"a", b"a\0", b"a\0\xff", b"b", b"\0", b"\0\0"];
-    prop::sample::select(names.to_vec()).prop_map(Bytes::from_static)
-}
-
-fn key_op() -> impl Strategy<Value = KeyOp> {
-    let range = || (key(), prop_oneof![key(), Just(Bytes::new())]);
-    let range = || range().prop_map(|(key, end)| KeyRange::new(key, end));
-    let put = (key(), any::<u8>(), prop::option::of(lease()));
-    let put = put.prop_map(|(key, byte, lease)| {
-        KeyOp::Put(Put {
-            key,
-            value: Some(Bytes::from(vec![byte])),
-            lease: LeaseOf::Given(lease),
-            want_previous: true,
-        })
-    });
-    let delete = range().prop_map(|keys| {
-        KeyOp::Delete(DeleteRange {
-            keys,
-            want_previous: true,
-        })
-    });
-    let read = range().prop_map(|keys| KeyOp::Range(Range::of(keys)));
-    let one = prop_oneof![4 => put, 2 => delete, 1 => read].boxed();
-    let txn = (key(), prop::collection::vec(one.clone(), 1..4));
-    let txn = txn.prop_filter_map("a key is written twice", |(key, success)| {
-        check_distinct(&success).ok()?;
-        let compare = Compare {
-            keys: KeyRange::One(key),
-            comparison: Comparison::Greater,
-            expected: Expected::Version(0),
-        };
-        let txn = Txn {
-            compare: vec![compare],
-            success,
-            failure: Vec::new(),
-        };
-        Some(KeyOp::Txn(txn))
-    });
-    prop_oneof![3 => one, 1 => txn]
-}
-
 fn step() -> impl Strategy<Value = Step> {
     let request = prop_oneof![
         2 => marker().prop_map(|marker| untagged(open_session(marker))),
         1 => Just(untagged(Command::ReclaimVersions)),
-        1 => lease().prop_map(|lease| untagged(Command::RenewLease(lease))),
+        1 => prop::sample::select(drawn::LEASES.to_vec())
+            .prop_map(|lease| untagged(Command::RenewLease(lease))),
         3 => pass_time().prop_map(untagged),
         4 => (2..8_u64, 1..8_u64, 1..4_u64, marker(), command()).prop_map(
             |(session, sequence, acknowledged, marker, command)| {
@@ -265,6 +207,7 @@ proptest! {
     fn the_disk_gives_what_memory_gives(
         steps in prop::collection::vec(step(), 1..60),
         together in 1..20_usize,
+        asked in prop::collection::vec(drawn::op(), 1..20),
     ) {
         let directory = tempfile::tempdir().unwrap();
         let member = Member::open(directory.path());
@@ -283,9 +226,12 @@ proptest! {
         member.state.with_view(|view| {
             assert_eq!(view.globals(), memory.globals());
             assert_eq!(view.nodes(), memory.nodes());
-            assert_eq!(keys(view), keys(&memory));
+            assert_eq!(all_keys(view), all_keys(&memory));
             assert_eq!(events(view), events(&memory));
             assert_eq!(leases(view), leases(&memory));
+            for op in &asked {
+                assert_eq!(keys::read(view, op), keys::read(&memory, op), "{op:?}");
+            }
             let listed = view.leases_after(None, usize::MAX);
             assert_eq!(listed.len() as u64, memory.globals().leases);
             for changed in events(view) {

@@ -187,9 +187,22 @@ fn a_message_has_room_for_a_command() {
     let failure = config(&[("message-bytes-max", "1023")], &[], NEEDED).unwrap_err();
     let said = failure.to_string();
     assert!(said.contains("flag --message-bytes-max"), "{said}");
-    assert!(said.contains("a whole number of 1024 or more"), "{said}");
+    assert!(said.contains("a whole number from 1024 to"), "{said}");
     let least = config(&[("message-bytes-max", "1024")], &[], NEEDED).unwrap();
     assert_eq!(least.tuning.message_bytes_max, 1024);
+}
+
+#[test]
+fn what_a_client_may_send_fits_between_members() {
+    for key in ["message-bytes-max", "request-bytes-max"] {
+        let failure = config(&[(key, "16777217")], &[], NEEDED).unwrap_err();
+        let said = failure.to_string();
+        assert!(
+            said.contains("16777217") && said.contains("to 16777216"),
+            "{said}"
+        );
+        assert!(config(&[(key, "16777216")], &[], NEEDED).is_ok(), "{key}");
+    }
 }
 
 #[test]

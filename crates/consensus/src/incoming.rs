@@ -203,3 +203,55 @@ fn messages(answers: Vec<peer::ForwardAnswer>) -> Vec<peer::ForwardResponse> {
 
 /// Longest time that a passed-on command waits here.
 const DEADLINE_MS_MAX: u64 = 10 * 60 * 1_000;
+
+#[cfg(test)]
+mod tests {
+    use tally_model::{Effect, KeyAnswer, KeyValue, Outcome, Revision};
+
+    use super::*;
+
+    fn answer(number: u64, bytes: usize) -> peer::ForwardAnswer {
+        let revision = Revision(7);
+        let previous = KeyValue {
+            key: "k".into(),
+            value: vec![0; bytes].into(),
+            created: revision,
+            modified: revision,
+            version: 1,
+            lease: None,
+        };
+        let answer = KeyAnswer::Put {
+            revision,
+            previous: Some(previous),
+        };
+        let answer = Answer {
+            outcome: Outcome::Applied {
+                revision,
+                effect: Effect::Keys(answer),
+            },
+            repeat: false,
+            now: None,
+            revision,
+        };
+        peer::ForwardAnswer {
+            number,
+            kind: Some(Kind::Answer(answer.into())),
+        }
+    }
+
+    #[test]
+    fn answers_that_are_too_much_for_one_message_go_in_several() {
+        let half = BATCH_BYTES_MAX / 2;
+        let sizes = [1, half, 1, half, 2 * BATCH_BYTES_MAX, 1, 1];
+        let answers = (0..)
+            .zip(sizes)
+            .map(|(number, bytes)| answer(number, bytes));
+        let numbers = |message: &peer::ForwardResponse| {
+            let answers = message.answers.iter();
+            answers.map(|answer| answer.number).collect::<Vec<_>>()
+        };
+        let sent: Vec<_> = messages(answers.collect()).iter().map(numbers).collect();
+        assert_eq!(sent, [vec![0, 1, 2], vec![3], vec![4], vec![5, 6]]);
+        assert!(messages(Vec::new()).is_empty());
+    }
+}

@@ -16,7 +16,7 @@ use crate::membership::Member;
 
 pub(crate) use convert::*;
 pub(crate) use log_storage::LogStorage;
-pub(crate) use network::{Network, pre_vote};
+pub(crate) use network::{Network, OwnDisk, pre_vote};
 pub(crate) use runtime::{Runtime, with_seed};
 pub(crate) use state_machine::{StateMachine, snapshot_of};
 

@@ -22,7 +22,7 @@ use crate::leadership::{self, Heard, Lead};
 use crate::link::PeerLink;
 use crate::membership::{Member, Membership};
 use crate::propose::{NotAccepted, ProposeError};
-use crate::raft::{self, LogStorage, Network, Node, Raft, StateMachine};
+use crate::raft::{self, LogStorage, Network, Node, OwnDisk, Raft, StateMachine};
 use crate::read::Rounds;
 use crate::status::{AppliedMark, Counters, Counts, HashMismatch, Role, Status};
 use crate::succession;
@@ -181,7 +181,7 @@ impl Replica {
             transport: deps.transport.clone(),
             snapshot_chunk_bytes: options.snapshot_chunk_bytes,
             state: stores.state.clone(),
-            patience: options.patience(),
+            disk: OwnDisk::new(stores.state.clone(), 2 * options.patience()),
         };
         let log = LogStorage::new(stores.log.clone());
         let start = Raft::new(options.member.0, Arc::new(config), network, log, machine);

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tally_model::explanation::codes;
 use tally_proto::etcd;
+use tally_proto::etcd::request_op::Request as Op;
 use tally_proto::fault::Fault;
 use tonic::{Code, Status};
 
@@ -24,8 +25,8 @@ pub(crate) struct Call {
     /// The path of the gRPC call.
     pub(crate) grpc: &'static str,
     pub(crate) kind: Kind,
-    /// What is asked for may have been done when there is no answer.
-    pub(crate) writes: bool,
+    /// True of a request, as gRPC carries it, that asks for something to be done.
+    pub(crate) writes: fn(&[u8]) -> bool,
     /// Reads a request, and gives it as gRPC carries it.
     pub(crate) read: fn(&[u8]) -> Result<Vec<u8>, Status>,
     /// Writes an answer that gRPC carried.
@@ -47,7 +48,10 @@ pub(crate) static CALLS: &[Call] = &[
         "/v3/kv/deleterange",
         "/etcdserverpb.KV/DeleteRange",
     ),
-    write_of::<etcd::TxnRequest, etcd::TxnResponse>("/v3/kv/txn", "/etcdserverpb.KV/Txn"),
+    Call {
+        writes: txn_writes,
+        ..unary::<etcd::TxnRequest, etcd::TxnResponse>("/v3/kv/txn", "/etcdserverpb.KV/Txn")
+    },
     write_of::<etcd::CompactionRequest, etcd::CompactionResponse>(
         "/v3/kv/compaction",
         "/etcdserverpb.KV/Compact",
@@ -130,7 +134,7 @@ where
         path,
         grpc,
         kind,
-        writes: false,
+        writes: |_| false,
         read: read::<Asked>,
         write: write::<Told>,
     }
@@ -150,7 +154,7 @@ where
     Told: Message + Default + Serialize,
 {
     Call {
-        writes: true,
+        writes: |_| true,
         ..unary::<Asked, Told>(path, grpc)
     }
 }
@@ -190,10 +194,22 @@ const fn refused(path: &'static str, grpc: &'static str) -> Call {
         path,
         grpc,
         kind: Kind::Unary,
-        writes: false,
+        writes: |_| false,
         read: |_| Ok(Vec::new()),
         write: |_| Ok(b"{}".to_vec()),
     }
+}
+
+fn txn_writes(asked: &[u8]) -> bool {
+    fn writes(txn: &etcd::TxnRequest) -> bool {
+        let mut ops = txn.success.iter().chain(&txn.failure);
+        ops.any(|op| match &op.request {
+            Some(Op::RequestPut(_) | Op::RequestDeleteRange(_)) => true,
+            Some(Op::RequestTxn(txn)) => writes(txn),
+            Some(Op::RequestRange(_)) | None => false,
+        })
+    }
+    etcd::TxnRequest::decode(asked).is_ok_and(|txn| writes(&txn))
 }
 
 /// An empty body asks for what an empty object does, as in etcd.

@@ -52,16 +52,22 @@ impl Room {
         }
     }
 
-    /// The whole answer, in JSON; `None` when there is none.
+    /// The whole answer, in JSON; `None` when there is none. `done` says that something is when there is one.
     ///
     /// # Errors
     /// When it is too large, there is no room for it, or it is cut off.
     pub(crate) async fn answer(
         &self,
         call: &Call,
+        done: bool,
         frames: &mut Frames,
     ) -> Result<Option<Made>, Status> {
-        self.next(call, frames, &self.answers).await
+        let made = self.next(call, frames, &self.answers).await;
+        made.map_err(|why| match why {
+            Missing::Cut(status) => status,
+            Missing::Untold(why) if done => untold(&why),
+            Missing::Untold(why) => why,
+        })
     }
 
     /// The next answer of a stream, in JSON; `None` when there is none.
@@ -73,7 +79,8 @@ impl Room {
         call: &Call,
         frames: &mut Frames,
     ) -> Result<Option<Made>, Status> {
-        self.next(call, frames, &self.lines).await
+        let made = self.next(call, frames, &self.lines).await;
+        made.map_err(|(Missing::Cut(why) | Missing::Untold(why))| why)
     }
 
     async fn next(
@@ -81,28 +88,22 @@ impl Room {
         call: &Call,
         frames: &mut Frames,
         large: &Arc<Semaphore>,
-    ) -> Result<Option<Made>, Status> {
-        let Some(length) = frames.length().await? else {
+    ) -> Result<Option<Made>, Missing> {
+        let Some(length) = frames.length().await.map_err(Missing::Cut)? else {
             return Ok(None);
         };
-        // There is an answer, so what was to be written is.
-        let untold = |why: Status| match call.writes {
-            true => untold(&why),
-            false => why,
-        };
         if length > MESSAGE_BYTES_MAX {
-            return Err(untold(too_much(length)));
+            return Err(Missing::Untold(too_much(length)));
         }
         if length <= LARGE_BYTES {
-            let json = (call.write)(frames.message(length).await?).map_err(untold)?;
+            let message = frames.message(length).await.map_err(Missing::Cut)?;
+            let json = (call.write)(message).map_err(Missing::Untold)?;
             return Ok(Some(Made { json, room: None }));
         }
         let room = timeout(ROOM_WITHIN, large.clone().acquire_owned()).await;
-        let room = room
-            .ok()
-            .and_then(Result::ok)
-            .ok_or_else(|| untold(no_room()))?;
-        let message = frames.message(length).await?;
+        let room = room.ok().and_then(Result::ok);
+        let room = room.ok_or_else(|| Missing::Untold(no_room()))?;
+        let message = frames.message(length).await.map_err(Missing::Cut)?;
         let making = self.making.clone().lock_owned().await;
         let write = call.write;
         // Long work; others wait for this thread. It goes on when the caller is gone, and so does what it takes.
@@ -113,9 +114,17 @@ impl Room {
         });
         let made = made
             .await
-            .map_err(|error| Status::internal(error.to_string()))?;
-        made.map(Some).map_err(untold)
+            .unwrap_or_else(|error| Err(Status::internal(error.to_string())));
+        made.map(Some).map_err(Missing::Untold)
     }
+}
+
+/// Why there is no answer in JSON.
+enum Missing {
+    /// It was cut off, or is an error.
+    Cut(Status),
+    /// There is one, and it cannot be told.
+    Untold(Status),
 }
 
 /// An answer in JSON, with the room that it takes when it is large.

@@ -36,12 +36,14 @@ async fn answered(
 ) -> Result<Response<Body>, Status> {
     let (asked, body) = request.into_parts();
     let body = whole(body, gateway.request_bytes_max).await?;
-    let message = framed(&(call.read)(&body)?)?;
+    let message = (call.read)(&body)?;
     drop(body);
+    let writes = (call.writes)(&message);
+    let message = framed(&message)?;
     let asked = metadata::call(call.grpc, &asked.headers, Body::from(message));
     let (told, body) = gateway.call(asked).await?;
     let mut frames = Frames::new(body);
-    let Some(made) = gateway.room.answer(call, &mut frames).await? else {
+    let Some(made) = gateway.room.answer(call, writes, &mut frames).await? else {
         return Err(frames.status().err().unwrap_or_else(cut_off));
     };
     frames.end().await?;

@@ -415,9 +415,16 @@ async fn a_write_whose_answer_finds_no_room_is_not_said_to_be_not_done() {
     for _ in 0..4 {
         waiting.push(post(&gateway, "/v3/kv/txn", "{}").await);
     }
-    let (status, told) = read(post(&gateway, "/v3/kv/txn", "{}").await).await;
-    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{told}");
-    assert!(told["error"].as_str().unwrap().contains("T-002"), "{told}");
+    let put = r#"{"failure":[{"request_txn":{"success":[{"request_put":{"key":"YQ=="}}]}}]}"#;
+    let range = r#"{"success":[{"request_range":{"key":"YQ=="}}]}"#;
+    for (asked, http, code) in [
+        (put, StatusCode::SERVICE_UNAVAILABLE, "T-002"),
+        (range, StatusCode::TOO_MANY_REQUESTS, "T-003"),
+    ] {
+        let (status, told) = read(post(&gateway, "/v3/kv/txn", asked).await).await;
+        assert_eq!(status, http, "{told}");
+        assert!(told["error"].as_str().unwrap().contains(code), "{told}");
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode,
-    ErrorKind, FlushOptions, LogLevel, Options, ReadOptions, WriteOptions, properties,
+    ErrorKind, LogLevel, Options, ReadOptions, WriteOptions, properties,
 };
 
 use crate::filters;
@@ -114,15 +114,7 @@ pub(crate) fn open_checkpoint(path: &Path) -> Result<DB, rocksdb::Error> {
     DB::open_for_read_only(&options(STATE_CACHE_BYTES), path, false)
 }
 
-/// Has what is in memory written to disk, and does not wait for it: tables that say what is gone are merged only when
-/// they are there.
-pub(crate) fn flush_soon(db: &DB) -> Result<(), rocksdb::Error> {
-    let mut options = FlushOptions::default();
-    options.set_wait(false);
-    db.flush_opt(&options)
-}
-
-/// True when a write may be held up: until memory that was filled before is on disk, while more is nearly full, or until
+/// True when a write may be held up: until memory that was filled before is on disk, while more is half full, or until
 /// tables are merged.
 pub(crate) fn may_hold_up_writes(db: &DB) -> bool {
     // One that cannot be read tells nothing.

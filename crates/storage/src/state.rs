@@ -22,10 +22,11 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use tally_model::{Answer, Globals};
+use tally_model::Answer;
 use tally_proto::storage::{AppliedState, LogEntry, LogId, SnapshotMeta};
 
 pub(crate) use generation::{check, position};
@@ -39,6 +40,9 @@ use batch::{Batch, NotApplied, Step};
 use generation::{Generation, Generations};
 use known::Known;
 use shown::ShownGlobals;
+
+/// Rows that are written in a moment where nothing holds them up.
+const QUICK_ROWS_MAX: usize = 100_000;
 
 /// State hashes remembered for comparison with other members.
 pub const RECENT_HASHES_MAX: usize = 1_024;
@@ -71,7 +75,9 @@ struct Shared {
     /// is known is the state as the last of them left it.
     changing: Mutex<Known>,
     position: Mutex<Position>,
-    /// When the write began that is under way.
+    /// See [`StateStore::wants_flush`].
+    flush_wanted: AtomicBool,
+    /// When the write began that is under way, unless it is one that may take long.
     writing: Mutex<Option<Instant>>,
     _lock: Arc<DirectoryLock>,
 }
@@ -205,6 +211,7 @@ impl StateStore {
                 shelf: Arc::new(shelf),
                 changing: Mutex::default(),
                 position: Mutex::new(position),
+                flush_wanted: AtomicBool::new(false),
                 writing: Mutex::default(),
                 _lock: lock,
             }),
@@ -267,8 +274,7 @@ impl StateStore {
         let mut known = lock(&shared.changing);
         shared.failure.check()?;
         known.begin();
-        let reclaiming = |known: &Known| known.globals().is_some_and(Globals::is_reclaiming);
-        let was_reclaiming = reclaiming(&known);
+        let reclaimed_before = known.globals().map(|globals| globals.reclaimed);
         let (applied, hash) = {
             let position = lock(&shared.position);
             (position.applied.clone(), position.hash)
@@ -290,7 +296,8 @@ impl StateStore {
         }
         let ready = batch.finish();
         let rows = ready.to_write();
-        *lock(&shared.writing) = Some(Instant::now());
+        let quick = ready.rows.len() <= QUICK_ROWS_MAX;
+        *lock(&shared.writing) = quick.then(Instant::now);
         let written = shared.globals.change(|| {
             let written = generation.db().write_opt(rows, &rocks::unlogged());
             written.map(|()| ((), known.globals().cloned()))
@@ -305,11 +312,12 @@ impl StateStore {
         }
         known.written();
         lock(&shared.position).move_through(ready.applied, &ready.hashes);
-        if was_reclaiming && !reclaiming(&known) {
-            rocks::flush_soon(generation.db()).map_err(|error| {
-                let what = format!("the state cannot be flushed: {error}");
-                shared.failure.fail(what)
-            })?;
+        let reclaimed = known.globals().map(|globals| globals.reclaimed);
+        let all_reclaimed = known
+            .globals()
+            .is_some_and(|globals| !globals.is_reclaiming());
+        if reclaimed != reclaimed_before && all_reclaimed {
+            shared.flush_wanted.store(true, Ordering::Relaxed);
         }
         Ok(answers)
     }
@@ -320,7 +328,14 @@ impl StateStore {
         rocks::may_hold_up_writes(self.shared.generation().db())
     }
 
-    /// For how long the disk has held up a write, of which nothing can be applied before it is done.
+    /// True once after the last step of a compaction was applied: with a flush, the room of what it gave up is free soon,
+    /// though nothing more may come.
+    pub fn wants_flush(&self) -> bool {
+        self.shared.flush_wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// For how long a write has been under way, before which nothing else can be applied: the disk holds it up when that
+    /// is long. One of very many rows takes its time on any disk, and does not count.
     pub fn held_up_for(&self) -> Duration {
         let begun = *lock(&self.shared.writing);
         begun.map_or(Duration::ZERO, |begun| begun.elapsed())

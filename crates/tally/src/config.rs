@@ -10,7 +10,6 @@ mod value;
 mod variables;
 
 use std::fmt::Display;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -151,21 +150,16 @@ fn tuning(layers: &Layers) -> Result<tally_service::Tuning, Failure> {
     set(layers, "snapshot-entries", &mut tuning.snapshot_entries)?;
     set(layers, "keep-entries", &mut tuning.keep_entries)?;
     set(layers, "inflight-max", &mut tuning.inflight_max)?;
-    let (key, bounds) = (
-        "message-bytes-max",
-        MESSAGE_BYTES_LEAST..=COMMAND_BYTES_MOST,
-    );
+    let (key, most) = ("message-bytes-max", Some(COMMAND_BYTES_MOST));
+    let bounds = (MESSAGE_BYTES_LEAST, most);
     set_within(layers, key, bounds, &mut tuning.message_bytes_max)?;
-    let (key, bounds) = (
-        "request-bytes-max",
-        MESSAGE_BYTES_LEAST..=COMMAND_BYTES_MOST,
-    );
-    set_within(layers, key, bounds, &mut tuning.request_bytes_max)?;
+    let key = "request-bytes-max";
+    set_within(layers, key, (1, most), &mut tuning.request_bytes_max)?;
     set(layers, "txn-ops-max", &mut tuning.txn_ops_max)?;
-    let (key, least) = ("progress-notify-ms", PROGRESS_NOTIFY_MS_LEAST);
-    set_from(layers, key, least, &mut tuning.progress_notify_ms)?;
-    let (key, least) = ("keep-revisions", KEEP_REVISIONS_LEAST);
-    set_from(layers, key, least, &mut tuning.keep_revisions)?;
+    let (key, bounds) = ("progress-notify-ms", (PROGRESS_NOTIFY_MS_LEAST, None));
+    set_within(layers, key, bounds, &mut tuning.progress_notify_ms)?;
+    let (key, bounds) = ("keep-revisions", (KEEP_REVISIONS_LEAST, None));
+    set_within(layers, key, bounds, &mut tuning.keep_revisions)?;
     set(layers, "streams-max", &mut tuning.streams_max)?;
     let beat = ("heartbeat-ms", tuning.heartbeat_ms);
     let least = ("election-ms-min", tuning.election_ms_min);
@@ -192,7 +186,7 @@ fn shutdown_within(layers: &Layers) -> Result<Duration, Failure> {
 /// A smaller message could not hold a command with a name, an address and a reason.
 const MESSAGE_BYTES_LEAST: usize = 1024;
 
-/// A larger command could be appended and not be sent to the other members, whose messages have at most 32 MiB.
+/// A member takes messages of at most 32 MiB from another one: a command and what goes along, or its answer.
 const COMMAND_BYTES_MOST: usize = 16 << 20;
 
 /// Shorter, and members would do little but look whether watchers are quiet.
@@ -211,37 +205,27 @@ fn set<N: TryFrom<u64>>(layers: &Layers, key: &str, setting: &mut N) -> Result<(
     Ok(())
 }
 
-/// The same for one that has a least value.
-fn set_from<N>(layers: &Layers, key: &str, least: N, setting: &mut N) -> Result<(), Failure>
-where
-    N: TryFrom<u64> + PartialOrd + Display + Copy,
-{
-    let from = |text: &str| match number(text) {
-        Ok(given) if given < least => Err("it is too small".to_owned()),
-        other => other,
-    };
-    let expected = format!("a whole number of {least} or more");
-    if let Some(given) = layers.optional(key, &expected, from)? {
-        *setting = given;
-    }
-    Ok(())
-}
-
+/// The same for one that has a least value, and may have a largest one.
 fn set_within<N>(
     layers: &Layers,
     key: &str,
-    bounds: RangeInclusive<N>,
+    (least, most): (N, Option<N>),
     setting: &mut N,
 ) -> Result<(), Failure>
 where
     N: TryFrom<u64> + PartialOrd + Display,
 {
     let within = |text: &str| match number(text) {
-        Ok(given) if given < *bounds.start() => Err("it is too small".to_owned()),
-        Ok(given) if given > *bounds.end() => Err("it is too large".to_owned()),
+        Ok(given) if given < least => Err("it is too small".to_owned()),
+        Ok(given) if most.as_ref().is_some_and(|most| given > *most) => {
+            Err("it is too large".to_owned())
+        }
         other => other,
     };
-    let expected = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+    let expected = match &most {
+        None => format!("a whole number of {least} or more"),
+        Some(most) => format!("a whole number from {least} to {most}"),
+    };
     if let Some(given) = layers.optional(key, &expected, within)? {
         *setting = given;
     }

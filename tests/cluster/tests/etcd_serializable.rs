@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tally_proto::etcd::cluster_client::ClusterClient;
 use tally_proto::etcd::kv_client::KvClient;
-use tally_proto::etcd::{PutRequest, RangeRequest, RangeResponse};
+use tally_proto::etcd::request_op::Request as Op;
+use tally_proto::etcd::{
+    MemberListRequest, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest,
+};
 use tally_testkit::{Cluster, channel, until};
 use tonic::transport::Channel;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 
 const WRITES: u32 = 300;
 const SETTLED_WITHIN: Duration = Duration::from_secs(30);
@@ -29,6 +33,31 @@ fn ask(serializable: bool) -> Request<RangeRequest> {
     });
     request.set_timeout(REFUSED_WITHIN);
     request
+}
+
+fn txn(serializable: bool) -> Request<TxnRequest> {
+    let mut request = Request::new(TxnRequest {
+        success: vec![RequestOp {
+            request: Some(Op::RequestRange(ask(serializable).into_inner())),
+        }],
+        ..Default::default()
+    });
+    request.set_timeout(REFUSED_WITHIN);
+    request
+}
+
+fn list(linearizable: bool) -> Request<MemberListRequest> {
+    let mut request = Request::new(MemberListRequest { linearizable });
+    request.set_timeout(REFUSED_WITHIN);
+    request
+}
+
+fn no_leader<T>(answer: Result<T, Status>) -> Result<()> {
+    let status = answer.err().context("a member alone answered for all")?;
+    let found = (status.code(), status.message());
+    let expected = (Code::Unavailable, "etcdserver: no leader");
+    ensure!(found == expected, "{found:?}, expected {expected:?}");
+    Ok(())
 }
 
 fn value(answer: &RangeResponse) -> Result<&[u8]> {
@@ -75,11 +104,18 @@ async fn a_member_alone_answers_serializable_reads_and_no_others() -> Result<()>
 
     let answer = kv.range(ask(true)).await?.into_inner();
     ensure!(value(&answer)? == b"before", "{answer:?}");
-    let refused = kv.range(ask(false)).await;
-    let status = refused.err().context("a member alone answered for all")?;
-    let found = (status.code(), status.message());
-    let expected = (Code::Unavailable, "etcdserver: no leader");
-    ensure!(found == expected, "{found:?}, expected {expected:?}");
+    no_leader(kv.range(ask(false)).await)?;
+    // So it is of a transaction that only reads, and of the members.
+    let answer = kv.txn(txn(true)).await?.into_inner();
+    ensure!(
+        answer.succeeded && answer.responses.len() == 1,
+        "{answer:?}"
+    );
+    no_leader(kv.txn(txn(false)).await)?;
+    let mut members = ClusterClient::new(channel(&cluster.address(alone)?).await?);
+    let listed = members.member_list(list(false)).await?.into_inner();
+    ensure!(listed.members.len() == 3, "{listed:?}");
+    no_leader(members.member_list(list(true)).await)?;
     let answer = kv.range(ask(true)).await?.into_inner();
     ensure!(value(&answer)? == b"before", "{answer:?}");
 

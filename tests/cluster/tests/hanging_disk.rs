@@ -1,5 +1,5 @@
 //! A disk that does not answer any more. A member on it that is told to end does so all the same, and the
-//! others never waited for it.
+//! others go on without it, under another leader once the state of this one waits for it.
 
 use std::time::Duration;
 

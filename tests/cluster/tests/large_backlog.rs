@@ -48,7 +48,7 @@ async fn a_member_that_missed_many_large_writes_catches_up_from_the_log() -> Res
     cluster.stop().await
 }
 
-/// All of them are applied together, and so their answers are ready together.
+/// They come faster than one message after the other could take them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_answers_to_writes_that_a_member_passed_on_all_arrive() -> Result<()> {
     const PUTS: usize = 60;
@@ -67,9 +67,6 @@ async fn large_answers_to_writes_that_a_member_passed_on_all_arrive() -> Result<
         let found = (before.version, before.value.len());
         ensure!(found == (1, BYTES), "put {number}: {found:?}");
     }
-    let member = cluster.member(&follower)?.http("/metrics").await?;
-    let again = member.metric("tally_proposals_retried_total")?;
-    ensure!(again == 0, "{again} attempts were made again");
     cluster.state_hashes_agree().await?;
     cluster.stop().await
 }

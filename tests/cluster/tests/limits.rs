@@ -16,6 +16,19 @@ use tonic_health::pb::health_client::HealthClient;
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 const SOON: Duration = Duration::from_secs(10);
 
+/// Of which the health service knows; the empty name is all of them.
+const SERVICES: [&str; 9] = [
+    "",
+    "tally.v1.Sessions",
+    "tally.v1.Nodes",
+    "tally.v1.Cluster",
+    "etcdserverpb.KV",
+    "etcdserverpb.Watch",
+    "etcdserverpb.Lease",
+    "etcdserverpb.Cluster",
+    "etcdserverpb.Maintenance",
+];
+
 fn refused_with(status: &Status, code: &str) -> Result<()> {
     ensure!(status.code() == Code::ResourceExhausted, "{status:?}");
     let fault = fault::read(status).context("not one of Tally's")?;
@@ -116,13 +129,13 @@ async fn health_follows_readiness() -> Result<()> {
             ANSWERED_WITHIN,
             async || {
                 let mut client = HealthClient::new(channel(&address).await?);
-                let service = "tally.v1.Nodes".to_owned();
-                let status = client
-                    .check(HealthCheckRequest { service })
-                    .await?
-                    .into_inner()
-                    .status();
-                ensure!(status == expected, "{status:?}");
+                for service in SERVICES {
+                    let ask = HealthCheckRequest {
+                        service: service.to_owned(),
+                    };
+                    let status = client.check(ask).await?.into_inner().status();
+                    ensure!(status == expected, "{service}: {status:?}");
+                }
                 Ok(())
             },
         )

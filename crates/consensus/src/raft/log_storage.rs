@@ -56,13 +56,16 @@ fn bounds(range: &impl RangeBounds<u64>) -> Range<u64> {
 
 /// Runs an operation of the writer thread and waits until it is on disk.
 async fn written(
+    log: &LogStore,
     start: impl FnOnce(Box<dyn FnOnce(io::Result<()>) + Send>),
 ) -> Result<(), io::Error> {
     let (done, written) = oneshot::channel();
-    start(Box::new(move |result| {
-        // The waiting side goes away only when the replica is dropped.
-        let _ = done.send(result);
-    }));
+    aside_if(log.is_full(), || {
+        start(Box::new(move |result| {
+            // The waiting side goes away only when the replica is dropped.
+            let _ = done.send(result);
+        }));
+    });
     let gone = |_| io::Error::other("the log's writer has stopped");
     written.await.map_err(gone)?
 }
@@ -132,7 +135,7 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let vote = convert::vote_message(vote);
-        written(|done| self.log.save_vote(vote, done)).await
+        written(&self.log, |done| self.log.save_vote(vote, done)).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -164,11 +167,11 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
 
     async fn truncate_after(&mut self, last_kept: Option<LogId>) -> Result<(), io::Error> {
         let last_kept = last_kept.map(|id| id.index);
-        written(|done| self.log.truncate_after(last_kept, done)).await
+        written(&self.log, |done| self.log.truncate_after(last_kept, done)).await
     }
 
     async fn purge(&mut self, through: LogId) -> Result<(), io::Error> {
         let through = convert::log_id_message(&through);
-        written(|done| self.log.purge(through, done)).await
+        written(&self.log, |done| self.log.purge(through, done)).await
     }
 }

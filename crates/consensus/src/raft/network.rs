@@ -3,6 +3,7 @@
 
 use std::future::{Future, ready};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -44,8 +45,40 @@ pub(crate) struct Network {
     pub(crate) snapshot_chunk_bytes: usize,
     /// Whose snapshots are sent.
     pub(crate) state: StateStore,
-    /// A leader whose disk holds up the state for longer does not answer anybody, and is not to be taken for one.
-    pub(crate) patience: Duration,
+    pub(crate) disk: OwnDisk,
+}
+
+/// Whether the member's own disk lets it lead. A leader whose state waits for it for longer than `patience` answers
+/// nobody, and is not to be taken for one.
+#[derive(Clone)]
+pub(crate) struct OwnDisk {
+    state: StateStore,
+    patience: Duration,
+    /// It was said that it does not.
+    said: Arc<AtomicBool>,
+}
+
+impl OwnDisk {
+    pub(crate) fn new(state: StateStore, patience: Duration) -> Self {
+        Self {
+            state,
+            patience,
+            said: Arc::default(),
+        }
+    }
+
+    fn lets_lead(&self) -> bool {
+        let lets = self.state.held_up_for() <= self.patience;
+        let before = !self.said.swap(!lets, Ordering::Relaxed);
+        match (before, lets) {
+            (true, false) => tracing::warn!(
+                "the disk holds up the state: if this member leads, another one takes over"
+            ),
+            (false, true) => tracing::info!("the disk goes on"),
+            (_, _) => {}
+        }
+        lets
+    }
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -58,7 +91,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             link: self.transport.link(&node.member(MemberId(target))),
             snapshot_chunk_bytes: self.snapshot_chunk_bytes,
             state: self.state.clone(),
-            patience: self.patience,
+            disk: self.disk.clone(),
         }
     }
 }
@@ -70,7 +103,7 @@ pub(crate) struct NetworkLink {
     link: Arc<dyn PeerLink>,
     snapshot_chunk_bytes: usize,
     state: StateStore,
-    patience: Duration,
+    disk: OwnDisk,
 }
 
 fn rpc_error(error: LinkError) -> RpcError {
@@ -126,14 +159,13 @@ impl NetStreamAppend<TypeConfig> for NetworkLink {
             let Some(first) = input.next().await else {
                 return Ok(futures::stream::empty().boxed());
             };
-            let (state, patience) = (self.state.clone(), self.patience);
-            let lives = move || state.held_up_for() <= patience;
-            if !lives() {
-                let why = "the own disk holds up the state: another member is to lead";
+            if !self.disk.lets_lead() {
+                let why = "the own disk holds up the state";
                 return Err(rpc_error(LinkError::Unreachable(why.to_owned())));
             }
+            let disk = self.disk.clone();
             let requests = futures::stream::once(ready(first)).chain(input);
-            let requests = requests.take_while(move |_| ready(lives()));
+            let requests = requests.take_while(move |_| ready(disk.lets_lead()));
             let requests = requests.map(convert::append_message).boxed();
             let answers = self.link.append(requests).await.map_err(rpc_error)?;
             let results = answers.map(|answer| {

@@ -133,6 +133,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             while !together.is_empty() {
                 let long = together.may_take_long() || self.state.may_wait_for_disk();
                 let answers = aside_if(long, || self.state.apply_some(&mut together))?;
+                if self.state.wants_flush() {
+                    let state = self.state.clone();
+                    // A flush that fails has stopped the member.
+                    tokio::task::spawn_blocking(move || state.flush().map(drop));
+                }
                 // Who was answered must find it in what is read next.
                 self.publish();
                 for (answer, responder) in answers.into_iter().zip(responders.by_ref()) {

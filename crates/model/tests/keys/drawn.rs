@@ -17,7 +17,9 @@ use tally_model::{Command, KeyOp, KeyRange, LeaseId, Revision};
 pub(crate) const LEASES: [LeaseId; 3] = [LeaseId(-1), LeaseId(2), LeaseId(5)];
 
 fn key() -> impl Strategy<Value = Bytes> {
-    let names: [&[u8]; 7] = [b"a", b"aa", b"a\0", b"b", b"b\xff", b"c", b"\0"];
+    let names: [&[u8]; 9] = [
+        b"a", b"aa", b"a\0", b"a\0\xff", b"b", b"b\xff", b"c", b"\0", b"\0\0",
+    ];
     select(names.to_vec()).prop_map(Bytes::from_static)
 }
 

@@ -140,6 +140,7 @@ pub(super) fn unimplemented(call: &str, instead: &str) -> Status {
         .with_next(instead)
         .into_status(Code::Unimplemented)
 }
+
 /// A request of a stream that cannot be read.
 pub(super) fn unreadable(status: Status) -> Status {
     fault::too_large(&status).unwrap_or(status)

@@ -25,31 +25,35 @@ fn put(value: String) -> PutRequest {
     }
 }
 
-fn ask(serializable: bool) -> Request<RangeRequest> {
-    let mut request = Request::new(RangeRequest {
+fn timely<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(REFUSED_WITHIN);
+    request
+}
+
+fn range(serializable: bool) -> RangeRequest {
+    RangeRequest {
         key: "k".into(),
         serializable,
         ..Default::default()
-    });
-    request.set_timeout(REFUSED_WITHIN);
-    request
+    }
+}
+
+fn ask(serializable: bool) -> Request<RangeRequest> {
+    timely(range(serializable))
 }
 
 fn txn(serializable: bool) -> Request<TxnRequest> {
-    let mut request = Request::new(TxnRequest {
+    timely(TxnRequest {
         success: vec![RequestOp {
-            request: Some(Op::RequestRange(ask(serializable).into_inner())),
+            request: Some(Op::RequestRange(range(serializable))),
         }],
         ..Default::default()
-    });
-    request.set_timeout(REFUSED_WITHIN);
-    request
+    })
 }
 
 fn list(linearizable: bool) -> Request<MemberListRequest> {
-    let mut request = Request::new(MemberListRequest { linearizable });
-    request.set_timeout(REFUSED_WITHIN);
-    request
+    timely(MemberListRequest { linearizable })
 }
 
 fn no_leader<T>(answer: Result<T, Status>) -> Result<()> {

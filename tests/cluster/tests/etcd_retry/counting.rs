@@ -20,7 +20,7 @@ use tonic::Request;
 use tonic::transport::Channel;
 
 /// A request that is not answered by then fails its test.
-pub(super) const ATTEMPT: Duration = Duration::from_secs(20);
+const ATTEMPT: Duration = Duration::from_secs(20);
 const SEEN_WITHIN: Duration = Duration::from_secs(20);
 
 /// Longer than any test.
@@ -53,7 +53,8 @@ pub(super) fn count_up(key: &str, version: i64) -> TxnRequest {
     }
 }
 
-fn timely<T>(message: T) -> Request<T> {
+/// A request that is to be answered in time.
+pub(super) fn timely<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(ATTEMPT);
     request

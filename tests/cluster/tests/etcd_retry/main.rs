@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use counting::{ATTEMPT, By, Writers, count_up};
+use counting::{By, Writers, count_up, timely};
 use tally_proto::etcd::kv_client::KvClient;
 use tally_proto::etcd::{RangeRequest, TxnResponse};
 use tally_proto::mvcc::KeyValue;
@@ -16,7 +16,7 @@ use tally_testkit::keys::{outcome, tag_request};
 use tally_testkit::leader_loss::{Fault, cluster_for};
 use tally_testkit::{Cluster, Mode, Proxy, Requester, channel, lazy_channel, rounds, until};
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Response, Status};
 
 const SEEN_WITHIN: Duration = Duration::from_secs(20);
 const KEY: &str = "counter";
@@ -32,8 +32,7 @@ async fn send(
     version: i64,
     tag: Option<&v1::Tag>,
 ) -> Result<Response<TxnResponse>, Status> {
-    let mut request = Request::new(count_up(KEY, version));
-    request.set_timeout(ATTEMPT);
+    let mut request = timely(count_up(KEY, version));
     if let Some(tag) = tag {
         tag_request(&mut request, tag).map_err(|error| Status::internal(error.to_string()))?;
     }

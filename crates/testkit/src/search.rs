@@ -1,16 +1,12 @@
-//! The search for an order that explains a history: that of `todc-utils` (Wing and Gong, with Lowe's
-//! memory of what was tried), and a bound on how long it may take, which the crate does not have.
+//! The search for an order that explains a history: that of `porcupine-rs` (Wing and Gong, with Lowe's
+//! memory of what was tried), in a thread of its own that stops when its time is over.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::marker::PhantomData;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use todc_utils::linearizability::WGLChecker;
-use todc_utils::linearizability::history::{Action, History};
-use todc_utils::specifications::Specification;
+use porcupine::{CheckResult, Model};
 
 /// What a search found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +18,8 @@ pub(crate) enum Verdict {
 }
 
 /// An object as it would be if one operation came after the other.
-pub(crate) trait Sequential: Clone + Debug + Default + Eq + Hash {
-    type Operation: Clone + Debug + Timed;
+pub(crate) trait Sequential: Clone + Debug + Default + Eq + Hash + Send + Sync {
+    type Operation: Clone + Debug + Send + Sync + Timed;
 
     /// The object after an operation that was answered as it was; `None` when it cannot have been
     /// answered so here.
@@ -37,73 +33,55 @@ pub(crate) trait Timed {
     fn returned(&self) -> Option<Instant>;
 }
 
-thread_local! {
-    /// When the search of this thread gives up.
-    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
-}
-
-fn is_late() -> bool {
-    DEADLINE
-        .get()
-        .is_some_and(|deadline| Instant::now() >= deadline)
-}
-
 /// One object, as the checker wants it.
+#[derive(Clone)]
 struct One<S>(PhantomData<S>);
 
-impl<S: Sequential> Specification for One<S> {
+impl<S: Sequential> Model for One<S> {
     type State = S;
-    type Operation = S::Operation;
+    type Op = S::Operation;
+    type Metadata = ();
 
     fn init() -> S {
         S::default()
     }
 
-    fn apply(operation: &S::Operation, state: &S) -> (bool, S) {
-        // Once nothing is possible any more, the checker soon gives up.
-        let after = (!is_late()).then(|| state.after(operation)).flatten();
-        let possible = after.is_some();
-        (possible, after.unwrap_or_else(|| state.clone()))
+    fn step(state: &S, operation: &S::Operation) -> (bool, S) {
+        let after = state.after(operation);
+        (after.is_some(), after.unwrap_or_else(|| state.clone()))
     }
 }
 
 /// Looks for an order of operations on one object.
 pub(crate) fn search<S: Sequential>(operations: &[S::Operation], deadline: Instant) -> Verdict {
-    if operations.is_empty() {
-        return Verdict::Linearizable;
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Verdict::Unknown;
     }
-    DEADLINE.set(Some(deadline));
-    let found = WGLChecker::<One<S>>::is_linearizable(history(operations));
-    let late = is_late();
-    DEADLINE.set(None);
-    match (found, late) {
-        (true, _) => Verdict::Linearizable,
-        (false, true) => Verdict::Unknown,
-        (false, false) => Verdict::NotLinearizable,
+    match porcupine::check_operations_timeout(&history::<S>(operations), left) {
+        CheckResult::Ok => Verdict::Linearizable,
+        CheckResult::Illegal => Verdict::NotLinearizable,
+        CheckResult::Unknown => Verdict::Unknown,
     }
 }
 
-/// Calls and answers in the order of time. What was not answered may take effect until the very end,
-/// where it may as well never have.
-fn history<O: Clone + Timed>(operations: &[O]) -> History<O> {
-    let mut events = BTreeMap::new();
-    for (number, operation) in operations.iter().enumerate() {
-        let (call, answer) = (operation.invoked(), operation.returned());
-        // Of equal times the call comes first, so that nothing is ordered that may not be. `None` is
-        // the smallest, hence the flag before it.
-        events.insert(
-            (false, Some(call), 0, number),
-            Action::Call(operation.clone()),
-        );
-        events.insert(
-            (answer.is_none(), answer, 1, number),
-            Action::Response(operation.clone()),
-        );
-    }
-    let events = events.into_iter();
-    History::from_actions(
-        events
-            .map(|((.., number), action)| (number, action))
-            .collect(),
-    )
+/// Times are nanoseconds since the first call; of equal ones the checker takes calls first, so that
+/// nothing is ordered that may not be. What was not answered may take effect until the very end, where
+/// it may as well never have.
+fn history<S: Sequential>(operations: &[S::Operation]) -> Vec<porcupine::Operation<One<S>>> {
+    let begin = operations.iter().map(Timed::invoked).min();
+    let since = |at: Instant| {
+        let passed = begin.map_or(Duration::ZERO, |begin| at.duration_since(begin));
+        i64::try_from(passed.as_nanos()).unwrap_or(i64::MAX)
+    };
+    operations
+        .iter()
+        .map(|operation| porcupine::Operation {
+            client_id: None,
+            call_time: since(operation.invoked()),
+            return_time: operation.returned().map_or(i64::MAX, since),
+            op: operation.clone(),
+            metadata: None,
+        })
+        .collect()
 }

@@ -103,8 +103,12 @@ pub(crate) static CALLS: &[Call] = &[
         "/v3/maintenance/defragment",
         "/etcdserverpb.Maintenance/Defragment",
     ),
-    unary::<etcd::HashKvRequest, etcd::HashKvResponse>(
+    unary::<etcd::HashRequest, etcd::HashResponse>(
         "/v3/maintenance/hash",
+        "/etcdserverpb.Maintenance/Hash",
+    ),
+    unary::<etcd::HashKvRequest, etcd::HashKvResponse>(
+        "/v3/maintenance/hashkv",
         "/etcdserverpb.Maintenance/HashKV",
     ),
     unary::<etcd::SnapshotRequest, etcd::SnapshotResponse>(

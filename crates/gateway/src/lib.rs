@@ -32,6 +32,9 @@ use crate::room::Room;
 /// What a JSON request may have more than the message that it stands for: names, and four characters for three bytes.
 const JSON_TIMES: usize = 2;
 
+/// Where older clients look for the same paths.
+const BEFORE_V3: &str = "/v3beta/";
+
 /// Carries requests to the services of a port.
 #[derive(Clone)]
 struct Gateway {
@@ -64,11 +67,17 @@ pub fn routes(services: Router, message_bytes_max: usize) -> Router {
         request_bytes_max: message_bytes_max.saturating_mul(JSON_TIMES),
         room: Room::new(),
     };
-    let others = Router::new().route("/v3/{*call}", any(no_such_call));
+    let paths = ["/v3/", BEFORE_V3].into_iter();
+    let others = paths.fold(Router::new(), |router, path| {
+        router.route(&format!("{path}{{*call}}"), any(no_such_call))
+    });
     CALLS.iter().fold(others, |router, call| {
         let gateway = gateway.clone();
         let answer = move |request: Request<Body>| answer(call, gateway.clone(), request);
-        router.route(call.path, post(answer))
+        let before = call.path.replacen("/v3/", BEFORE_V3, 1);
+        router
+            .route(call.path, post(answer.clone()))
+            .route(&before, post(answer))
     })
 }
 

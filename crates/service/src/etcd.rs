@@ -14,6 +14,7 @@ mod kv;
 mod lanes;
 mod lease;
 mod maintenance;
+mod probes;
 mod rpctypes;
 mod tag;
 mod watch;
@@ -63,7 +64,9 @@ pub(crate) fn serve(
         .add_service(MaintenanceServer::new(maintenance).max_decoding_message_size(limit));
     let services = absent::serve(routes).into_axum_router();
     let json = tally_gateway::routes(tally_listener::explained(services.clone()), limit);
-    let plain = json.merge(about::routes(member.clone()));
+    let plain = json
+        .merge(about::routes(member.clone()))
+        .merge(probes::routes(member.clone()));
     Served {
         router: services.merge(plain.clone()),
         direct,

@@ -88,8 +88,8 @@ impl Watchers {
         self.index.remove(&watcher.wanted.keys, number);
     }
 
-    /// Tells everyone of the events up to a revision.
-    fn tell(&mut self, events: &[Arc<Told>], through: Revision) {
+    /// Tells everyone of the events up to a revision; whom it lets go counts as `reading`.
+    fn tell(&mut self, events: &[Arc<Told>], through: Revision, reading: &Amount) {
         let mut told: BTreeMap<u64, (&Group, Vec<Arc<Told>>)> = BTreeMap::new();
         for event in events {
             self.index.each(event.event.key(), |group| {
@@ -113,8 +113,12 @@ impl Watchers {
                 if watcher.way.has_room() {
                     watcher.way.deliver(Delivery::Events { watch, events });
                 } else {
-                    let through = before;
-                    watcher.way.deliver(Delivery::LetGo { watch, through });
+                    let let_go = Delivery::LetGo {
+                        watch,
+                        through: before,
+                        reading: reading.add(1),
+                    };
+                    watcher.way.deliver(let_go);
                     slow.push(*number);
                 }
             }
@@ -138,11 +142,15 @@ impl Watchers {
     }
 
     /// Lets everyone go: what happened since cannot be read any more, or not by this way.
-    fn let_all_go(&mut self, through: Revision) {
+    fn let_all_go(&mut self, through: Revision, reading: &Amount) {
         for number in self.all.keys().copied().collect::<Vec<_>>() {
             if let Some(watcher) = self.all.get(&number) {
-                let watch = watcher.watch;
-                watcher.way.deliver(Delivery::LetGo { watch, through });
+                let let_go = Delivery::LetGo {
+                    watch: watcher.watch,
+                    through,
+                    reading: reading.add(1),
+                };
+                watcher.way.deliver(let_go);
             }
             self.remove(number);
         }
@@ -315,13 +323,13 @@ impl Hub {
         let mut watchers = self.lock();
         if !intact {
             // Some of it may be gone: each watcher is told so when it reads for itself.
-            watchers.let_all_go(after);
+            watchers.let_all_go(after, &self.bounds.reading);
             watchers.comes_to(through);
         } else if !previous && watchers.previous_wanted > 0 {
             // Someone who wants to know what was before has come meanwhile: read it again.
             return Ok(false);
         } else {
-            watchers.tell(&events, through);
+            watchers.tell(&events, through, &self.bounds.reading);
         }
         Ok(through >= reached)
     }

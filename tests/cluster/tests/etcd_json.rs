@@ -58,6 +58,8 @@ async fn keys([n1, n2, n3]: &[String; 3]) -> Result<()> {
     let before = json!({"key": A, "revision": "2"});
     let read = ask(n2, "/v3/kv/range", before.clone()).await?;
     ensure!(read["kvs"] == expected, "{read}");
+    let older = ask(n3, "/v3beta/kv/range", before.clone()).await?;
+    ensure!(older["kvs"] == expected, "{older}");
     ask(n1, "/v3/kv/compaction", json!({"revision": "3"})).await?;
     let told = refused(n2, "/v3/kv/range", before).await?;
     let compacted = "etcdserver: mvcc: required revision has been compacted";
@@ -122,6 +124,7 @@ async fn around(members: &[String; 3]) -> Result<()> {
         "/v3/auth/user/add",
         "/v3/lock/lock",
         "/v3/maintenance/hash",
+        "/v3/maintenance/hashkv",
         "/v3/cluster/member/add",
     ] {
         let (status, code, message) = refused(n2, path, json!({})).await?;
@@ -295,6 +298,24 @@ async fn health_over_http_says_whether_there_is_a_leader() -> Result<()> {
         healthy.body == "{\"health\":\"true\",\"reason\":\"\"}",
         "{healthy:?}"
     );
+    for path in [
+        "/livez",
+        "/readyz",
+        "/readyz/linearizable_read",
+        "/livez?verbose",
+    ] {
+        let well = get(&alone, path).await?;
+        let said = match path.contains("verbose") {
+            true => "[+]serializable_read ok\nok\n",
+            false => "ok\n",
+        };
+        ensure!(
+            (well.status, &*well.body) == (200, said),
+            "{path}: {well:?}"
+        );
+    }
+    let unknown = get(&alone, "/livez/linearizable_read").await?;
+    ensure!(unknown.status == 404, "{unknown:?}");
     cluster.kill(&leader)?;
     cluster.kill(&followers[1])?;
     until(
@@ -313,8 +334,21 @@ async fn health_over_http_says_whether_there_is_a_leader() -> Result<()> {
         },
     )
     .await?;
-    let reads = get(&alone, "/health?serializable=true").await?;
-    ensure!(reads.status == 200, "{reads:?}");
+    for path in [
+        "/health?serializable=true",
+        "/livez",
+        "/readyz/serializable_read",
+        "/readyz?exclude=linearizable_read&exclude=other",
+    ] {
+        let reads = get(&alone, path).await?;
+        ensure!(reads.status == 200, "{path}: {reads:?}");
+    }
+    for path in ["/readyz", "/readyz/linearizable_read"] {
+        let sick = get(&alone, path).await?;
+        ensure!(sick.status == 503, "{path}: {sick:?}");
+        let why = "[-]linearizable_read failed: ";
+        ensure!(sick.body.contains(why), "{path}: {sick:?}");
+    }
     cluster.restart(&leader).await?;
     until("a healthy member", SETTLED_WITHIN, async || {
         let well = get(&alone, "/health").await?;

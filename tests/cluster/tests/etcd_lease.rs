@@ -7,9 +7,14 @@ use anyhow::{Context, Result, ensure};
 use tally_proto::etcd::kv_client::KvClient;
 use tally_proto::etcd::lease_client::LeaseClient;
 use tally_proto::etcd::{
-    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest,
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+    LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest,
 };
 use tally_testkit::{Cluster, channel, until, while_observing};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 use tonic::transport::Channel;
 
 const KEY: &str = "leased";
@@ -92,13 +97,75 @@ async fn a_leader_that_was_paused_ends_no_lease_that_was_renewed() -> Result<()>
     cluster.stop().await
 }
 
+/// A stream of signs of life through a follower goes on while leadership is handed over, and when the leader is killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_renewals_outlives_leaders() -> Result<()> {
+    const AT_ONCE: i64 = 200;
+    let mut cluster = Cluster::start(3).await?;
+    let [through, heir] = <[String; 2]>::try_from(cluster.followers().await?)
+        .map_err(|found| anyhow::anyhow!("not two followers: {found:?}"))?;
+    let to = channel(&cluster.address(&through)?).await?;
+    let leases = [granted(&to, 60).await?, granted(&to, 120).await?];
+    let (send, asks) = mpsc::channel(16);
+    let mut client = LeaseClient::new(to.clone());
+    let stream = client.lease_keep_alive(ReceiverStream::new(asks)).await?;
+    let mut stream = stream.into_inner();
+    renews(&send, &mut stream, leases, AT_ONCE).await?;
+    cluster.transfer_leader(&heir).await?;
+    renews(&send, &mut stream, leases, AT_ONCE).await?;
+    cluster.kill(&heir)?;
+    // Without waiting for the next leader.
+    renews(&send, &mut stream, leases, AT_ONCE).await?;
+    cluster.restart(&heir).await?;
+    // They are listed in the order in which they end.
+    for id in [1, i64::MAX] {
+        let ask = LeaseGrantRequest { ttl: 90, id };
+        client.lease_grant(ask).await?;
+        let listed = client.lease_leases(LeaseLeasesRequest {}).await?;
+        let listed = listed.into_inner().leases.into_iter();
+        let listed: Vec<i64> = listed.map(|lease| lease.id).collect();
+        ensure!(listed == [leases[0], id, leases[1]], "{listed:?}");
+        client.lease_revoke(LeaseRevokeRequest { id }).await?;
+    }
+    cluster.state_hashes_agree().await?;
+    cluster.stop().await
+}
+
+/// Asks for so many renewals of two leases in turn before the first answer is looked at; each is answered, in the order in
+/// which it was asked for.
+async fn renews(
+    send: &mpsc::Sender<LeaseKeepAliveRequest>,
+    stream: &mut Streaming<LeaseKeepAliveResponse>,
+    leases: [i64; 2],
+    at_once: i64,
+) -> Result<()> {
+    let turns = || leases.into_iter().cycle().zip(0..at_once);
+    let asks = async {
+        for (id, _) in turns() {
+            send.send(LeaseKeepAliveRequest { id }).await?;
+        }
+        anyhow::Ok(())
+    };
+    let answers = async {
+        for (id, number) in turns() {
+            let answer = timeout(ANSWERED_WITHIN, stream.message()).await;
+            let answer = answer.with_context(|| format!("renewal {number}"))??;
+            let answer = answer.context("the stream ended")?;
+            ensure!(answer.id == id && answer.ttl >= 60, "{number}: {answer:?}");
+        }
+        Ok(())
+    };
+    tokio::try_join!(asks, answers)?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_time_left_survives_leaders_and_a_full_restart() -> Result<()> {
-    const TTL: i64 = 12;
+    const TTL: i64 = 60;
+    const SHORT: u64 = 5;
     let mut cluster = Cluster::start(3).await?;
     let names = cluster.names();
     let to = channel(&cluster.address(&names[0])?).await?;
-    let begun = Instant::now();
     let lease = granted(&to, TTL).await?;
     let mut least = until("some of its time has passed", ANSWERED_WITHIN, async || {
         let left = left(&to, lease).await?;
@@ -125,9 +192,19 @@ async fn the_time_left_survives_leaders_and_a_full_restart() -> Result<()> {
         "{now} s after {least} s, and a restart"
     );
     ensure!(there(&to).await?, "the key is gone before its time");
+    let revoke = LeaseRevokeRequest { id: lease };
+    LeaseClient::new(to.clone()).lease_revoke(revoke).await?;
+    ensure!(!there(&to).await?, "the key is there without its lease");
+
+    // What the new leader counts ends a lease, and not before its time.
+    let begun = Instant::now();
+    let lease = granted(&to, SHORT.try_into()?).await?;
     gone(&to).await?;
     let lived = begun.elapsed();
-    ensure!(lived >= Duration::from_secs(12), "it ended after {lived:?}");
+    ensure!(
+        lived >= Duration::from_secs(SHORT),
+        "it ended after {lived:?}"
+    );
     ensure!(left(&to, lease).await? == -1, "the lease is still there");
     cluster.state_hashes_agree().await?;
     cluster.stop().await

@@ -13,9 +13,9 @@ use tally_proto::etcd::request_op::Request as Op;
 use tally_proto::etcd::watch_client::WatchClient;
 use tally_proto::etcd::watch_request::RequestUnion;
 use tally_proto::etcd::{
-    CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest,
-    PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest, WatchRequest,
-    WatchResponse,
+    CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
+    LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    WatchCreateRequest, WatchRequest, WatchResponse,
 };
 use tally_testkit::keys::tag_request;
 use tally_testkit::{Cluster, Requester, channel, until};
@@ -113,12 +113,20 @@ async fn revision(kv: &mut KvClient<Channel>) -> Result<i64> {
 
 async fn reads(kv: &mut KvClient<Channel>) -> Result<()> {
     is(kv.range(range("")).await, Code::InvalidArgument, EMPTY_KEY)?;
-    let unknown = RangeRequest {
+    for (sort_order, sort_target) in [(9, 0), (-1, 0), (0, 9)] {
+        let unknown = RangeRequest {
+            sort_order,
+            sort_target,
+            ..range("k")
+        };
+        let message = "etcdserver: invalid sort option";
+        is(kv.range(unknown).await, Code::InvalidArgument, message)?;
+    }
+    let both = RangeRequest {
         sort_order: 9,
-        ..range("k")
+        ..range("")
     };
-    let message = "etcdserver: invalid sort option";
-    is(kv.range(unknown).await, Code::InvalidArgument, message)?;
+    is(kv.range(both).await, Code::InvalidArgument, EMPTY_KEY)?;
     let future = RangeRequest {
         revision: 1_000_000,
         ..range("k")
@@ -163,6 +171,8 @@ async fn writes(kv: &mut KvClient<Channel>) -> Result<()> {
         Code::InvalidArgument,
         EMPTY_KEY,
     )?;
+    let none = kv.delete_range(delete("m", "b")).await?.into_inner();
+    ensure!(none.deleted == 0, "{none:?}");
     let both = PutRequest {
         ignore_value: true,
         ..put_value("k", "v")
@@ -190,6 +200,9 @@ async fn writes(kv: &mut KvClient<Channel>) -> Result<()> {
     let large = put_value("k", vec![0; 3 << 19]);
     let message = "etcdserver: request is too large";
     is(kv.put(large).await, Code::InvalidArgument, message)?;
+    // What else is wrong is told first.
+    let large = put_value("", vec![0; 3 << 19]);
+    is(kv.put(large).await, Code::InvalidArgument, EMPTY_KEY)?;
     let larger = put_value("k", vec![0; 3 << 20]);
     let message = too_long(&larger);
     is(kv.put(larger).await, Code::ResourceExhausted, &message)?;
@@ -229,6 +242,22 @@ async fn transactions(kv: &mut KvClient<Channel>) -> Result<()> {
     is(kv.txn(compare("", version)).await, invalid, EMPTY_KEY)?;
     let message = "etcdserver: unknown comparison in txn request";
     is(kv.txn(compare("k", 9)).await, invalid, message)?;
+    let mut unknown = compare("k", version);
+    unknown.compare[0].result = 9;
+    is(kv.txn(unknown).await, invalid, message)?;
+    // However deep, and in whichever branch.
+    for empty in [
+        Op::RequestPut(put("")),
+        Op::RequestRange(range("")),
+        Op::RequestDeleteRange(delete("", "z")),
+    ] {
+        let inner = TxnRequest {
+            failure: vec![op(empty)],
+            ..Default::default()
+        };
+        let outer = txn(vec![op(Op::RequestTxn(inner))]);
+        is(kv.txn(outer).await, invalid, EMPTY_KEY)?;
+    }
     // One that fails undoes all.
     let half = vec![
         op(Op::RequestPut(put("half"))),
@@ -281,6 +310,19 @@ async fn leases(to: &Channel) -> Result<()> {
         let unknown = LeaseRevokeRequest { id: unknown };
         is(leases.lease_revoke(unknown).await, Code::NotFound, NO_LEASE)?;
     }
+    // Of one that is not there the time left is told, and that is no error.
+    for unknown in [id, 0, -7] {
+        let ask = LeaseTimeToLiveRequest {
+            id: unknown,
+            keys: true,
+        };
+        let told = leases.lease_time_to_live(ask).await?.into_inner();
+        ensure!(told.id == unknown && told.ttl == -1, "{told:?}");
+        let ask = tokio_stream::iter([LeaseKeepAliveRequest { id: unknown }]);
+        let mut told = leases.lease_keep_alive(ask).await?.into_inner();
+        let told = told.message().await?.context("no answer")?;
+        ensure!(told.id == unknown && told.ttl == 0, "{told:?}");
+    }
     Ok(())
 }
 
@@ -315,8 +357,9 @@ async fn watches(to: &Channel) -> Result<()> {
     let asked = [
         (watch(7, "w", ""), 7, ""),
         (watch(7, "x", ""), -1, DUPLICATE_WATCH),
-        // etcd takes any but one that is taken.
-        (watch(-2, "w", ""), -1, DUPLICATE_WATCH),
+        (watch(-2, "w", ""), -2, ""),
+        // It stands for no watcher, or for all of them.
+        (watch(-1, "w", ""), -1, DUPLICATE_WATCH),
         (watch(8, "w", "v"), -1, EMPTY_RANGE),
         (watch(8, "w", "w"), -1, EMPTY_RANGE),
         (watch(8, "w", "x"), 8, ""),
@@ -358,11 +401,13 @@ async fn what_is_malformed_is_refused_as_etcd_does_and_changes_nothing() -> Resu
         transactions(&mut kv).await?;
         leases(&to).await?;
         watches(&to).await?;
-        let future = CompactionRequest {
-            revision: 1_000_000,
-            physical: false,
-        };
-        is(kv.compact(future).await, Code::OutOfRange, FUTURE)?;
+        for (revision, message) in [(1_000_000, FUTURE), (-1, COMPACTED)] {
+            let never = CompactionRequest {
+                revision,
+                physical: false,
+            };
+            is(kv.compact(never).await, Code::OutOfRange, message)?;
+        }
         let after = revision(&mut kv).await?;
         ensure!(after == before, "r{before} became r{after} at {name}");
     }

@@ -140,6 +140,7 @@ impl TryFrom<etcd::RangeRequest> for Range {
     type Error = MalformedKeys;
 
     fn try_from(ask: etcd::RangeRequest) -> Result<Self, MalformedKeys> {
+        let keys = KeyRange::new(key(ask.key)?, ask.range_end);
         let unknown = |_| MalformedKeys::UnknownOrder;
         let descending = match SortOrder::try_from(ask.sort_order).map_err(unknown)? {
             SortOrder::None => None,
@@ -154,7 +155,7 @@ impl TryFrom<etcd::RangeRequest> for Range {
             SortTarget::Value => SortBy::Value,
         };
         Ok(Self {
-            keys: KeyRange::new(key(ask.key)?, ask.range_end),
+            keys,
             limit: positive(ask.limit),
             at: positive(ask.revision).map(Revision),
             order: Order { by, descending },

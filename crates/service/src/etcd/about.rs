@@ -75,7 +75,8 @@ async fn health(State(member): State<Arc<Member>>, asked: Query<Asked>) -> impl 
     }
 }
 
-async fn reads(member: &Member, consistency: Consistency) -> Result<(), String> {
+/// Reads as a client would; gives why it cannot.
+pub(super) async fn reads(member: &Member, consistency: Consistency) -> Result<(), String> {
     let replica = member.may_serve().map_err(|fault| said(&fault))?;
     let reader = replica.read(consistency, Instant::now() + HEALTH_WITHIN);
     let Some(reader) = member.ending.unless_refusing(reader).await else {

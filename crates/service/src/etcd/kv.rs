@@ -10,9 +10,9 @@ use std::time::Instant;
 use prost::Message;
 use tally_consensus::Consistency;
 use tally_model::command::Compact;
-use tally_model::keys::{self, DeleteRange, Put, Range, Txn};
+use tally_model::keys::{self, DeleteRange, Put, Range};
 use tally_model::{Command, Effect, KeyAnswer, KeyOp, KeyRange, Outcome, Revision, View};
-use tally_proto::convert;
+use tally_proto::convert::{self, MalformedKeys};
 use tally_proto::etcd::kv_server::Kv;
 use tally_proto::etcd::request_op::Request as Asked;
 use tally_proto::etcd::response_op::Response as Answered;
@@ -80,8 +80,19 @@ impl KvAnswers {
         }
     }
 
-    fn check_size(&self, request: &impl Message) -> Result<(), Status> {
-        match request.encoded_len() > self.member.config.tuning.request_bytes_max {
+    /// Turns a request into what the state machine takes. That it is too large is told after what else is wrong with it.
+    fn check<Ask: Message, Op>(
+        &self,
+        ask: Ask,
+        checked: impl FnOnce(Ask) -> Result<Op, MalformedKeys>,
+    ) -> Result<Op, Status> {
+        let bytes = ask.encoded_len();
+        let op = checked(ask).map_err(|error| rpctypes::malformed(&error))?;
+        self.check_size(bytes).map(|()| op)
+    }
+
+    fn check_size(&self, bytes: usize) -> Result<(), Status> {
+        match bytes > self.member.config.tuning.request_bytes_max {
             true => Err(rpctypes::too_large()),
             false => Ok(()),
         }
@@ -222,13 +233,14 @@ impl KvAnswers {
     }
 }
 
-/// True when a transaction that only reads does not ask for the latest.
+/// True when a transaction that only reads does not ask for the latest. One with another in it does, as in etcd.
 fn is_serializable(txn: &TxnRequest) -> bool {
     let mut ops = txn.success.iter().chain(&txn.failure);
     ops.all(|op: &RequestOp| match &op.request {
         Some(Asked::RequestRange(range)) => range.serializable,
-        Some(Asked::RequestTxn(txn)) => is_serializable(txn),
-        Some(Asked::RequestPut(_) | Asked::RequestDeleteRange(_)) | None => false,
+        Some(Asked::RequestTxn(_) | Asked::RequestPut(_) | Asked::RequestDeleteRange(_)) | None => {
+            false
+        }
     })
 }
 
@@ -255,11 +267,7 @@ impl Kv for KvAnswers {
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let (metadata, _, ask) = request.into_parts();
-        let put = |ask| Put::try_from(ask).map_err(|error| rpctypes::malformed(&error));
-        let op = self
-            .check_size(&ask)
-            .and_then(|()| put(ask))
-            .map(KeyOp::Put);
+        let op = self.check(ask, Put::try_from).map(KeyOp::Put);
         let (done, answered) = self.write_keys("KV.Put", &metadata, op).await?;
         let mut message = match answered {
             Some(Answered::ResponsePut(message)) => message,
@@ -274,11 +282,7 @@ impl Kv for KvAnswers {
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
         let (metadata, _, ask) = request.into_parts();
-        let delete = |ask| DeleteRange::try_from(ask).map_err(|error| rpctypes::malformed(&error));
-        let op = self
-            .check_size(&ask)
-            .and_then(|()| delete(ask))
-            .map(KeyOp::Delete);
+        let op = self.check(ask, DeleteRange::try_from).map(KeyOp::Delete);
         let (done, answered) = self.write_keys("KV.DeleteRange", &metadata, op).await?;
         let mut message = match answered {
             Some(Answered::ResponseDeleteRange(message)) => message,
@@ -292,9 +296,8 @@ impl Kv for KvAnswers {
         let (metadata, _, ask) = request.into_parts();
         let ops_max = self.member.config.tuning.txn_ops_max;
         let serializable = is_serializable(&ask);
-        let checked = self.check_size(&ask);
-        let txn = |ask| convert::txn(ask, ops_max).map_err(|error| rpctypes::malformed(&error));
-        let txn: Result<Txn, Status> = checked.and_then(|()| txn(ask));
+        let bytes = ask.encoded_len();
+        let txn = convert::txn(ask, ops_max).map_err(|error| rpctypes::malformed(&error));
         let message = |answered: Option<Answered>, revision| {
             let message = match answered {
                 Some(Answered::ResponseTxn(message)) => message,
@@ -322,7 +325,7 @@ impl Kv for KvAnswers {
                 result
             }
             txn => {
-                let op = txn.map(KeyOp::Txn);
+                let op = txn.and_then(|txn| self.check_size(bytes).map(|()| KeyOp::Txn(txn)));
                 let (done, answered) = self.write_keys("KV.Txn", &metadata, op).await?;
                 let message = message(answered, done.revision);
                 Ok(done.response(message))

@@ -259,7 +259,9 @@ impl Lease for LeaseAnswers {
         let begun = Instant::now();
         let deadline = deadline::of(request.metadata());
         let found = self.read(deadline, Rows::Many, |view| {
-            (view.revision(), view.leases_after(None, LISTED_MAX))
+            let mut leases = view.leases_after(None, LISTED_MAX);
+            leases.sort_unstable_by_key(|lease| (lease.ends_ms, lease.id));
+            (view.revision(), leases)
         });
         let found = found.await;
         self.member

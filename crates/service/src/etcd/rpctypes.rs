@@ -145,3 +145,7 @@ pub(super) fn unimplemented(call: &str, instead: &str) -> Status {
 pub(super) fn unreadable(status: Status) -> Status {
     fault::too_large(&status).unwrap_or(status)
 }
+
+#[cfg(test)]
+#[path = "rpctypes/tests.rs"]
+mod tests;

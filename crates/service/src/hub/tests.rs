@@ -40,7 +40,8 @@ fn hub() -> Hub {
 
 fn tell(hub: &Hub, number: u64, event: KeyEvent) {
     let told = Told::new(id(number), event, None, hub.waiting());
-    hub.lock().tell(&[Arc::new(told)], Revision(number));
+    let mut watchers = hub.lock();
+    watchers.tell(&[Arc::new(told)], Revision(number), &hub.bounds.reading);
 }
 
 fn enter(hub: &Hub, id: i64, wanted: &Wanted, way: &Way) -> Place {
@@ -122,7 +123,7 @@ fn a_stream_that_takes_nothing_is_let_go_and_the_others_are_not() {
         assert_eq!(events(&mut slow_inbox).1[0].id, id(number));
     }
     match next(&mut slow_inbox) {
-        Some(Delivery::LetGo { watch, through }) => {
+        Some(Delivery::LetGo { watch, through, .. }) => {
             assert_eq!((watch.id, through), (1, Revision(3)));
         }
         other => panic!("expected to be let go: {other:?}"),

@@ -28,8 +28,12 @@ pub(crate) struct Watch {
 pub(crate) enum Delivery {
     /// All events of some revisions that the watcher wants.
     Events { watch: Watch, events: Batch },
-    /// The watcher was let go: it knows everything up to a revision.
-    LetGo { watch: Watch, through: Revision },
+    /// The watcher was let go: it knows everything up to a revision, and counts as one that reads the history.
+    LetGo {
+        watch: Watch,
+        through: Revision,
+        reading: Share,
+    },
     /// Every watcher of the stream that was not let go knows everything up to a revision.
     Progress { through: Revision },
 }

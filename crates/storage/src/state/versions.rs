@@ -88,9 +88,17 @@ impl StateView<'_> {
         self.message::<key_event::Stored, _>(&key_event::key(id))
     }
 
-    /// The version of a key that an event replaced; `None` when there was none, or it was forgotten.
+    /// The key as it was before the revision of an event; `None` when there was none, or that was compacted.
     pub fn previous(&self, key: &[u8], event: EventId) -> Option<KeyValue> {
-        match self.key_event(self.version_before(key, event)?)? {
+        let revision = event.revision;
+        if revision <= self.globals().compacted {
+            return None;
+        }
+        let first = EventId {
+            revision,
+            number: 0,
+        };
+        match self.key_event(self.version_before(key, first)?)? {
             KeyEvent::Put(found) => Some(found),
             KeyEvent::Deleted { .. } => None,
         }

@@ -1,8 +1,9 @@
 //! Keys as of an earlier revision are those of then, whatever has become of them since.
 
 use bytes::Bytes;
-use tally_model::keys::{DeleteRange, LeaseOf, Put};
-use tally_model::{Command, KeyOp, KeyRange, Settings};
+use tally_model::command::Compact;
+use tally_model::keys::{DeleteRange, LeaseOf, Put, Txn};
+use tally_model::{Command, KeyOp, KeyRange, Revision, Settings};
 
 use crate::member::Member;
 use crate::restart::keys_at;
@@ -27,24 +28,30 @@ fn delete(key: &'static [u8]) -> KeyOp {
     })
 }
 
+/// Applies commands, one entry each, in a cluster that is founded.
+fn applied(member: &Member) -> impl FnMut(Command) {
+    for (index, begins) in [found(Settings::default()), open_session(MARKER_A)]
+        .into_iter()
+        .enumerate()
+    {
+        let begins = proposal(index as u64, 0, untagged(begins));
+        member.state.apply(&begins).unwrap();
+    }
+    let mut index = 2;
+    move |command| {
+        let request = tagged(1, index - 1, index - 1, MARKER_A, command);
+        member.state.apply(&proposal(index, 0, request)).unwrap();
+        index += 1;
+    }
+}
+
 #[test]
 fn what_was_changed_deleted_or_made_since_is_shown_as_it_was() {
     let directory = tempfile::tempdir().unwrap();
     let member = Member::open(directory.path());
-    let mut index = 0;
-    let mut apply = |command: Option<KeyOp>| {
-        let request = match (command, index) {
-            (Some(op), _) => tagged(1, index - 1, index - 1, MARKER_A, Command::Keys(op)),
-            (None, 0) => untagged(found(Settings::default())),
-            (None, _) => untagged(open_session(MARKER_A)),
-        };
-        member.state.apply(&proposal(index, 0, request)).unwrap();
-        index += 1;
-    };
-    apply(None);
-    apply(None);
+    let mut apply = applied(&member);
     for key in KEYS {
-        apply(Some(put(key, b"then")));
+        apply(Command::Keys(put(key, b"then")));
     }
     let then = member
         .state
@@ -59,8 +66,54 @@ fn what_was_changed_deleted_or_made_since_is_shown_as_it_was() {
         put(b"aa", b"new"),
         delete(b"b"),
     ] {
-        apply(Some(later));
+        apply(Command::Keys(later));
         let shown = member.state.with_view(|view| keys_at(view, Some(revision)));
         assert_eq!(shown.unwrap(), expected);
     }
+}
+
+/// What each event of a revision replaced, by its value.
+fn replaced(member: &Member, after: u64) -> Vec<Option<Bytes>> {
+    let replaced = member.state.with_view(|view| {
+        let events = view.events_after(Revision(after), 100, 1 << 20, |_| true);
+        let events = events.found.into_iter();
+        let replaced = events.map(|(id, event)| view.previous(event.key(), id));
+        replaced
+            .map(|found| found.map(|pair| pair.value))
+            .collect::<Vec<_>>()
+    });
+    replaced.unwrap()
+}
+
+#[test]
+fn an_event_replaced_what_was_there_before_its_revision() {
+    let directory = tempfile::tempdir().unwrap();
+    let member = Member::open(directory.path());
+    let mut apply = applied(&member);
+    let txn = |op| {
+        KeyOp::Txn(Txn {
+            compare: Vec::new(),
+            success: vec![op],
+            failure: Vec::new(),
+        })
+    };
+    apply(Command::Keys(put(b"a", b"one")));
+    apply(Command::Keys(put(b"a", b"two")));
+    // Two events of one revision; a transaction may write a key again in another one within it.
+    let both = KeyOp::Txn(Txn {
+        compare: Vec::new(),
+        success: vec![txn(put(b"a", b"three")), txn(delete(b"a"))],
+        failure: Vec::new(),
+    });
+    apply(Command::Keys(both));
+    let value = |value: &'static [u8]| Some(Bytes::from_static(value));
+    let latest = member.state.with_view(|view| view.revision()).unwrap();
+    let expected = [None, value(b"one"), value(b"two"), value(b"two")];
+    assert_eq!(replaced(&member, latest.0 - 3), expected);
+
+    // Nobody can read what was there before the revision to which is compacted, whether it is removed yet or not.
+    let second = Revision(latest.0 - 1);
+    apply(Command::Compact(Compact { revision: second }));
+    let expected = [None, value(b"two"), value(b"two")];
+    assert_eq!(replaced(&member, second.0 - 1), expected);
 }

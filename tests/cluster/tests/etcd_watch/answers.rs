@@ -29,6 +29,10 @@ async fn watchers_of_one_stream_are_told_what_each_has_asked_for() -> Result<()>
         prev_kv: true,
         ..prefix("a/")
     };
+    // Of a stream without watchers there is nothing to be told.
+    watching
+        .ask(RequestUnion::ProgressRequest(WatchProgressRequest {}))
+        .await?;
     let created = watching.create(past).await?;
     ensure!(created.created && created.watch_id == 0, "{created:?}");
     let events = watching.events(2).await?;
@@ -143,6 +147,26 @@ async fn a_transaction_is_told_as_a_whole_and_what_was_compacted_ends_the_watch(
     let ended = other.next().await?;
     ensure!(ended.canceled && ended.watch_id == 9, "{ended:?}");
     ensure!(ended.compact_revision == revision, "{ended:?}");
+    let header = ended.header.context("no header")?;
+    ensure!(header.revision == 0, "to go on after: {ended:?}");
+    // Its client cancels it too, and is answered once; its id is free after that.
+    let again = WatchCreateRequest {
+        watch_id: 9,
+        ..prefix("u/")
+    };
+    let refused = other.create(again.clone()).await?;
+    ensure!(refused.canceled && refused.watch_id == -1, "{refused:?}");
+    for _ in 0..2 {
+        let cancel = WatchCancelRequest { watch_id: 9 };
+        other.ask(RequestUnion::CancelRequest(cancel)).await?;
+    }
+    let cancelled = other.next().await?;
+    ensure!(
+        cancelled.canceled && cancelled.watch_id == 9 && cancelled.compact_revision == 0,
+        "{cancelled:?}"
+    );
+    let created = other.create(again).await?;
+    ensure!(created.created && !created.canceled, "{created:?}");
     // From the compacted revision on everything is there.
     let from = WatchCreateRequest {
         start_revision: revision,

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use tally_proto::etcd::kv_client::KvClient;
 use tally_proto::etcd::watch_request::RequestUnion;
 use tally_proto::etcd::{WatchCancelRequest, WatchCreateRequest};
-use tally_testkit::{channel, until};
+use tally_testkit::{Cluster, channel, until};
 
 use crate::watching::{TOLD_WITHIN, Watching, cluster, prefix, put, told};
 
@@ -69,5 +69,61 @@ async fn a_member_has_only_so_many_watchers_and_others_may_come_when_some_go() -
         Ok(())
     })
     .await?;
+    cluster.stop().await
+}
+
+/// Each watches a range of one key, ten the same one; a put is told to ten, whichever streams they are on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_watchers_take_little_memory_and_each_is_told_of_its_keys() -> Result<()> {
+    const STREAMS: usize = 10;
+    const ON_EACH: usize = 1_000;
+    const PUTS: usize = 300;
+    const RESIDENT_BYTES_MAX: u64 = 300_000_000;
+    let cluster = Cluster::start(3).await?;
+    let follower = cluster.followers().await?.remove(0);
+    let to = channel(&cluster.address(&follower)?).await?;
+    let key = |number: usize| format!("many/{:03}", number % ON_EACH);
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        let mut watching = Watching::open(&to).await?;
+        for number in 0..ON_EACH {
+            let created = watching.create(prefix(&key(number))).await?;
+            ensure!(created.created && !created.canceled, "{created:?}");
+        }
+        streams.push(watching);
+    }
+    let metric = async |name| {
+        let metrics = cluster.member(&follower)?.http("/metrics").await?;
+        metrics.metric(name)
+    };
+    until("all watchers have caught up", TOLD_WITHIN, async || {
+        let behind = metric("tally_watchers_reading_history").await?;
+        ensure!(behind == 0, "{behind} have not");
+        Ok(())
+    })
+    .await?;
+    let all = metric("tally_watchers").await?;
+    ensure!(all == (STREAMS * ON_EACH) as u64, "{all} watchers");
+
+    let mut kv = KvClient::new(to.clone());
+    let mut expected = Vec::new();
+    // Each key is put once.
+    for number in (0..PUTS).map(|number| number * 7) {
+        let revision = put(&mut kv, &key(number), b"v".to_vec()).await?;
+        expected.push((key(number), revision));
+    }
+    for watching in &mut streams {
+        let events = watching.events(PUTS).await?;
+        let events = events.iter().map(|(watch, event)| {
+            let (_, name, _, revision) = told(event);
+            ensure!(key(usize::try_from(*watch)?) == name, "{watch}: {event:?}");
+            Ok((name, revision))
+        });
+        let mut events = events.collect::<Result<Vec<_>>>()?;
+        events.sort_by_key(|(_, revision)| *revision);
+        ensure!(events == expected, "{events:?}");
+    }
+    let most = cluster.member(&follower)?.most_resident_bytes()?;
+    ensure!(most < RESIDENT_BYTES_MAX, "{most} bytes in memory");
     cluster.stop().await
 }

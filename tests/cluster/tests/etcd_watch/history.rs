@@ -5,6 +5,8 @@ use tally_proto::etcd::kv_client::KvClient;
 use tally_proto::etcd::watch_request::RequestUnion;
 use tally_proto::etcd::{WatchCancelRequest, WatchCreateRequest, WatchProgressRequest};
 use tally_testkit::{Cluster, channel, until};
+use tokio::task::JoinSet;
+use tonic::transport::Channel;
 
 use crate::watching::{TOLD_WITHIN, Watching, cluster, prefix, put, put_at_once, told};
 
@@ -32,6 +34,10 @@ async fn a_slow_watcher_misses_nothing_and_keeps_nobody_waiting() -> Result<()> 
         ensure!(told(&one[0].1).1 == format!("s/{number:04}"), "{number}");
     }
     put(&mut kv, "s/9999", b"last".to_vec()).await?;
+    // What waits for it is bounded: it was let go, and has not read on, since its stream has no room.
+    let metrics = cluster.member(&follower)?.http("/metrics").await?;
+    let behind = metrics.metric("tally_watchers_reading_history")?;
+    ensure!(behind == 1, "{behind} watchers read the history");
     let mut revision = 0;
     let events = slow.events(EVENTS + 1).await?;
     for (number, (_, event)) in events.iter().enumerate() {
@@ -190,16 +196,10 @@ async fn a_watcher_of_what_is_to_come_is_not_told_of_an_earlier_revision() -> Re
     cluster.stop().await
 }
 
-/// One that has caught up is told with all the others, and costs little; it must get there although more
-/// happens all the time.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_watchers_catch_up_while_writes_go_on() -> Result<()> {
-    const WATCHERS: u64 = 500;
+/// Clients that put keys below `w/` as fast as they can; one ends when it is not answered.
+fn writers(to: &Channel) -> JoinSet<anyhow::Error> {
     const WRITERS: usize = 8;
-    let cluster = Cluster::start(3).await?;
-    let follower = cluster.followers().await?.remove(0);
-    let to = channel(&cluster.address(&follower)?).await?;
-    let mut writers = tokio::task::JoinSet::new();
+    let mut writers = JoinSet::new();
     for number in 0..WRITERS {
         let mut kv = KvClient::new(to.clone());
         writers.spawn(async move {
@@ -210,6 +210,46 @@ async fn all_watchers_catch_up_while_writes_go_on() -> Result<()> {
             }
         });
     }
+    writers
+}
+
+/// Some clients go on after the revision in the header of what they were told last, and must miss nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_told_later_of_a_revision_that_a_header_has_named() -> Result<()> {
+    const ANSWERS: usize = 300;
+    let (cluster, to) = cluster().await?;
+    let mut writers = writers(&to);
+    for from in [0, 1] {
+        let ask = WatchCreateRequest {
+            start_revision: from,
+            ..prefix("w/")
+        };
+        let mut watching = Watching::open(&to).await?;
+        watching.create(ask).await?;
+        let mut named = 0;
+        for _ in 0..ANSWERS {
+            let answer = watching.next().await?;
+            for event in &answer.events {
+                let revision = told(event).3;
+                ensure!(revision > named, "r{revision} after r{named} was named");
+            }
+            named = answer.header.context("no header")?.revision;
+        }
+    }
+    ensure!(writers.try_join_next().is_none(), "a writer has ended");
+    writers.shutdown().await;
+    cluster.stop().await
+}
+
+/// One that has caught up is told with all the others, and costs little; it must get there although more
+/// happens all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_watchers_catch_up_while_writes_go_on() -> Result<()> {
+    const WATCHERS: u64 = 500;
+    let cluster = Cluster::start(3).await?;
+    let follower = cluster.followers().await?.remove(0);
+    let to = channel(&cluster.address(&follower)?).await?;
+    let mut writers = writers(&to);
     let mut watching = Watching::open(&to).await?;
     for _ in 0..WATCHERS {
         let ask = RequestUnion::CreateRequest(prefix("other/"));

@@ -1,8 +1,9 @@
 //! The watchers of one stream.
 
-use std::collections::{BTreeMap, VecDeque};
+mod progress;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -25,9 +26,6 @@ use crate::member::Member;
 
 /// Stands for no watcher, or for all of a stream.
 const NO_WATCH: i64 = -1;
-
-/// Watchers are looked at so often while they wait to be told how far the store has come.
-const LOOKS_AT_QUIET_ONES: u32 = 20;
 
 /// Watchers of one stream at a time.
 const WATCHERS_MAX: usize = 100_000;
@@ -74,6 +72,8 @@ pub(super) struct Stream {
     way: Way,
     inbox: Inbox,
     watchers: BTreeMap<i64, Watcher>,
+    /// Ids of those that a compaction ended, until the client cancels them too: as in etcd, they are not free before.
+    ended: BTreeSet<i64>,
     /// Those that read the history for themselves.
     behind: VecDeque<Watch>,
     next: i64,
@@ -104,6 +104,7 @@ impl Stream {
             way,
             inbox,
             watchers: BTreeMap::new(),
+            ended: BTreeSet::new(),
             behind: VecDeque::new(),
             next: 0,
             serial: 0,
@@ -119,7 +120,7 @@ impl Stream {
 
     /// Serves the stream until its client is gone, or it must end; gives why, for a client that is still there.
     pub(super) async fn run(mut self, mut requests: Streaming<WatchRequest>) -> Status {
-        let mut look = tokio::time::interval(self.progress_every() / LOOKS_AT_QUIET_ONES);
+        let mut look = tokio::time::interval(self.look_every());
         let send = self.send.clone();
         let mut asking = true;
         loop {
@@ -154,10 +155,15 @@ impl Stream {
     async fn take(&mut self, request: WatchRequest) -> Result<(), Ended> {
         match request.request_union {
             Some(RequestUnion::CreateRequest(ask)) => self.create(ask).await,
-            Some(RequestUnion::CancelRequest(ask)) => match self.watchers.remove(&ask.watch_id) {
-                Some(_) => self.cancelled(ask.watch_id, Revision(0)).await,
-                None => Ok(()),
-            },
+            Some(RequestUnion::CancelRequest(ask)) => {
+                let id = ask.watch_id;
+                match self.watchers.remove(&id).is_some() || self.ended.remove(&id) {
+                    true => self.cancelled(id).await,
+                    false => Ok(()),
+                }
+            }
+            // As in etcd, a stream that has no watchers is not answered.
+            Some(RequestUnion::ProgressRequest(_)) if self.watchers.is_empty() => Ok(()),
             Some(RequestUnion::ProgressRequest(_)) => {
                 self.progress_asked = true;
                 self.ask_progress();
@@ -173,20 +179,20 @@ impl Stream {
         }
         let revision = self.member.known_revision().map_err(|_| Ended)?;
         let wanted = match wanted(&ask) {
-            Ok(wanted) if self.watchers.len() < WATCHERS_MAX => wanted,
+            Ok(wanted) if self.watchers.len() + self.ended.len() < WATCHERS_MAX => wanted,
             Ok(_) => return self.not_created("too many watchers on this stream").await,
             Err(why) => return self.not_created(why).await,
         };
         let id = match ask.watch_id {
             0 => {
-                while self.watchers.contains_key(&self.next) {
+                while self.is_taken(self.next) {
                     self.next += 1;
                 }
                 // Not given twice: the client may cancel the one before once more.
                 self.next += 1;
                 self.next - 1
             }
-            given if given < 0 || self.watchers.contains_key(&given) => {
+            given if given == NO_WATCH || self.is_taken(given) => {
                 let why = "mvcc: duplicate watch ID provided on the WatchStream";
                 return self.not_created(why).await;
             }
@@ -227,6 +233,10 @@ impl Stream {
         self.send(created).await
     }
 
+    fn is_taken(&self, id: i64) -> bool {
+        self.watchers.contains_key(&id) || self.ended.contains(&id)
+    }
+
     async fn not_created(&mut self, why: &str) -> Result<(), Ended> {
         let revision = self.revision()?;
         let refused = WatchResponse {
@@ -239,25 +249,41 @@ impl Stream {
         self.send(refused).await
     }
 
-    /// Says that a watcher is gone; for revisions that are, when there were such.
-    async fn cancelled(&mut self, id: i64, compacted: Revision) -> Result<(), Ended> {
+    /// Says that a watcher is gone.
+    async fn cancelled(&mut self, id: i64) -> Result<(), Ended> {
         let revision = self.revision()?;
         let cancelled = WatchResponse {
             watch_id: id,
             canceled: true,
-            compact_revision: compacted.signed(),
             ..self.answer(revision)
         };
         self.send(cancelled).await
     }
 
+    /// Says that a watcher is gone because history is. Its header has no revision, as in etcd: there is none from which
+    /// the client could go on without having lost something.
+    async fn ended(&mut self, id: i64, compacted: Revision) -> Result<(), Ended> {
+        self.watchers.remove(&id);
+        self.ended.insert(id);
+        let ended = WatchResponse {
+            watch_id: id,
+            canceled: true,
+            compact_revision: compacted.signed(),
+            ..self.answer(Revision(0))
+        };
+        self.send(ended).await
+    }
+
     async fn deliver(&mut self, delivery: Delivery) -> Result<(), Ended> {
         match delivery {
             Delivery::Events { watch, events } => self.tell(watch, events).await,
-            Delivery::LetGo { watch, through } => {
-                let history = self.history();
+            Delivery::LetGo {
+                watch,
+                through,
+                reading,
+            } => {
                 if let Some(watcher) = self.watcher(watch) {
-                    watcher.source = history;
+                    watcher.source = Source::History { _counted: reading };
                     // What it does not want to be told of counts as known.
                     watcher.through = through.max(Revision(watcher.from.0 - 1));
                     self.behind.push_back(watch);
@@ -266,40 +292,6 @@ impl Stream {
             }
             Delivery::Progress { through } => self.progress(through).await,
         }
-    }
-
-    /// Tells those that are to know it how far the store has come. Everything before was told.
-    async fn progress(&mut self, through: Revision) -> Result<(), Ended> {
-        let due = self.watchers.iter_mut();
-        let due = due.filter(|(_, watcher)| {
-            let tells_nothing_old = watcher.not_before.max(Revision(watcher.from.0 - 1)) <= through;
-            let in_hub = matches!(watcher.source, Source::Hub { .. });
-            watcher.progress_due && in_hub && tells_nothing_old
-        });
-        let due = due.map(|(id, watcher)| {
-            watcher.progress_due = false;
-            watcher.quiet_since = Instant::now();
-            *id
-        });
-        let mut told: Vec<i64> = due.collect();
-        // While one has not caught up it is not true of all, and the client may have been told of more meanwhile; it is
-        // asked again when the last one has caught up.
-        if self.progress_asked && self.behind.is_empty() && through >= self.told {
-            self.progress_asked = false;
-            // Nor is it true of one whose first revision is still to come. As in etcd, the client is not answered.
-            let mut watchers = self.watchers.values();
-            if watchers.all(|watcher| watcher.not_before <= through) {
-                told.push(NO_WATCH);
-            }
-        }
-        for id in told {
-            let progress = WatchResponse {
-                watch_id: id,
-                ..self.answer(through)
-            };
-            self.send(progress).await?;
-        }
-        Ok(())
     }
 
     /// The watcher that is meant, if it is still there.
@@ -313,20 +305,19 @@ impl Stream {
         let Some(watcher) = self.watcher(watch) else {
             return Ok(());
         };
-        let new = events
-            .iter()
-            .filter(|told| told.id.revision >= watcher.from);
+        let from = watcher.from;
+        let new = events.iter().filter(|told| told.id.revision >= from);
+        // Not as far as the store has come: a client may go on after it.
+        let Some(revision) = new.clone().next_back().map(|told| told.id.revision) else {
+            return Ok(());
+        };
         let encoded = new.map(|told| told.encoded(watcher.wanted.previous));
         let encoded: Vec<Bytes> = encoded.collect();
-        if encoded.is_empty() {
-            return Ok(());
-        }
         watcher.quiet_since = Instant::now();
         let bytes_max = match watcher.fragment {
             true => self.member.config.tuning.request_bytes_max,
             false => usize::MAX,
         };
-        let revision = self.revision()?;
         let mut parts = parts(encoded, bytes_max).into_iter().peekable();
         while let Some(part) = parts.next() {
             let bytes: usize = part.iter().map(Bytes::len).sum();
@@ -372,8 +363,7 @@ impl Stream {
         });
         let (compacted, events, reached) = read.map_err(|_| Ended)?;
         if let Some(compacted) = compacted {
-            self.watchers.remove(&watch.id);
-            return self.cancelled(watch.id, compacted).await;
+            return self.ended(watch.id, compacted).await;
         }
         self.told = self.told.max(reached);
         // A watcher of revisions that are still to come knows of all before them.
@@ -407,30 +397,6 @@ impl Stream {
             // It has read as far as this, which may be further than the hub has told.
             watcher.from = watcher.from.max(through.next());
         }
-    }
-
-    /// Finds those that asked to be told how far the store has come, and have heard nothing for long.
-    fn look_for_quiet_ones(&mut self) {
-        let mut any = false;
-        let progress_every = self.progress_every();
-        for watcher in self.watchers.values_mut() {
-            if watcher.progress && watcher.quiet_since.elapsed() >= progress_every {
-                watcher.progress_due = true;
-                any = true;
-            }
-        }
-        if any {
-            self.ask_progress();
-        }
-    }
-
-    fn ask_progress(&self) {
-        self.hub.ask_progress(&self.way, self.told);
-    }
-
-    /// After so long without an event, a watcher that asked for it is told how far the store has come.
-    fn progress_every(&self) -> Duration {
-        Duration::from_millis(self.member.config.tuning.progress_notify_ms)
     }
 
     fn revision(&self) -> Result<Revision, Ended> {

@@ -388,10 +388,19 @@ impl Cluster {
     /// # Errors
     /// When there is no leader.
     pub async fn followers(&self) -> Result<Vec<String>> {
+        let (_, followers) = self.leader_and_followers().await?;
+        Ok(followers)
+    }
+
+    /// Waits as [`Self::leader`] does, and returns its name and those of all other started members.
+    ///
+    /// # Errors
+    /// As [`Self::leader`].
+    pub async fn leader_and_followers(&self) -> Result<(String, Vec<String>)> {
         let leader = self.leader().await?;
         let mut followers = self.started();
         followers.retain(|name| *name != leader);
-        Ok(followers)
+        Ok((leader, followers))
     }
 
     /// Members that were started and neither killed nor stopped since.

@@ -5,6 +5,8 @@ mod ask;
 mod client;
 mod history;
 mod linear;
+mod rising;
+mod snapshot;
 mod watcher;
 
 use std::collections::BTreeSet;
@@ -15,12 +17,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
+use crate::requester::lazy_channel;
 
 pub use ask::{outcome, tag_request};
 pub use client::KeyClient;
 pub use history::KeyHistory;
 pub use linear::KeysSearched;
-pub use watcher::{KeyWatcher, Noted};
+pub use snapshot::KeySnapshot;
+pub use watcher::{KeyWatcher, Noted, told_alike};
 
 /// Clients at a time, every second of them with tags.
 const CLIENTS: usize = 8;
@@ -102,12 +106,15 @@ pub struct Came {
 #[derive(Clone, Debug, Default)]
 pub struct KeyRecord {
     pub operations: Vec<KeyOperation>,
+    /// What was found by who read all keys at once.
+    pub snapshots: Vec<KeySnapshot>,
 }
 
 impl KeyRecord {
     /// Adds what was recorded elsewhere on the same cluster.
     pub fn extend(&mut self, other: Self) {
         self.operations.extend(other.operations);
+        self.snapshots.extend(other.snapshots);
     }
 
     /// Gets every key once more, which is recorded as well: what was answered must still be there.
@@ -142,7 +149,7 @@ pub struct KeyLoad {
 }
 
 impl KeyLoad {
-    /// Starts clients on every member, on keys of their own below `prefix`.
+    /// Starts clients on every member, on keys of their own below `prefix`, and one that reads all of these at once.
     ///
     /// # Errors
     /// When an address is none.
@@ -158,6 +165,9 @@ impl KeyLoad {
             let keys = (0..KEYS).map(|key| format!("{prefix}/{key}")).collect();
             clients.spawn(client.run(keys, stopping.clone(), count.clone()));
         }
+        let members = addresses.iter().map(|at| lazy_channel(at));
+        let members = members.collect::<Result<_>>()?;
+        clients.spawn(snapshot::look(members, format!("{prefix}/"), stopping));
         Ok(Self {
             stop,
             answered,

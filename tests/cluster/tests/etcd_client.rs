@@ -166,6 +166,10 @@ async fn keys_are_written_once_and_watched_in_order_while_leaders_are_killed() -
     )
     .await?;
     fails(&operator, &["put", "a", "b", "--lease", "77"], 3, "T-502").await?;
+    let gone = kv(&operator, &["del", "user/", "--prefix"]).await?;
+    ensure!(gone["deleted"] == 1 && gone["revision"] == 5, "{gone}");
+    let left = kv(&operator, &["get", "user/", "--prefix"]).await?;
+    ensure!(left["count"] == 0, "{left}");
     cluster.state_hashes_agree().await?;
     cluster.stop().await
 }

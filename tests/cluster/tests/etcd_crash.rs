@@ -1,15 +1,19 @@
 //! All members are killed at once, or lose their power, while keys are written through the etcd API: what
 //! was answered is there, and nothing happened twice.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tally_testkit::keys::{KeyLoad, KeyRecord};
-use tally_testkit::{Cluster, Disk, lacking, rounds};
+use tally_proto::etcd::PutRequest;
+use tally_proto::etcd::kv_client::KvClient;
+use tally_testkit::keys::{KeyHistory, KeyLoad, KeyRecord, KeyWatcher, told_alike};
+use tally_testkit::{Cluster, Disk, channel, lacking, rounds};
 
 /// Answered in each round before it happens.
 const ANSWERED_BEFORE: usize = 150;
 const LOADED_WITHIN: Duration = Duration::from_secs(60);
+const TOLD_WITHIN: Duration = Duration::from_secs(60);
 const DISK_MIB: u64 = 192;
 
 async fn loaded(cluster: &Cluster, round: usize) -> Result<KeyLoad> {
@@ -19,24 +23,45 @@ async fn loaded(cluster: &Cluster, round: usize) -> Result<KeyLoad> {
 }
 
 /// After the restart: one order explains what was answered before, and what is there now.
-async fn holds(cluster: &Cluster, round: usize, mut record: KeyRecord) -> Result<()> {
+async fn holds(cluster: &Cluster, round: usize, mut record: KeyRecord) -> Result<KeyRecord> {
     record.read_back(cluster).await?;
     let searched = record.linearizable()?.at_least(ANSWERED_BEFORE)?;
     println!("round {round}: {searched}");
     cluster.state_hashes_agree().await?;
-    Ok(())
+    Ok(record)
+}
+
+/// Who watches from the first revision on is told by every member what explains all answers of all rounds.
+async fn history_holds(cluster: &Cluster, all: &KeyRecord) -> Result<()> {
+    let leader = cluster.leader().await?;
+    let mut client = KvClient::new(channel(&cluster.address(&leader)?).await?);
+    let end = PutRequest {
+        key: "round/end".into(),
+        ..Default::default()
+    };
+    let header = client.put(end).await?.into_inner().header;
+    let last = header.context("no header")?.revision;
+    let mut watchers = BTreeMap::new();
+    for name in cluster.names() {
+        let watcher = KeyWatcher::start(&cluster.address(&name)?, "round/", 1)?;
+        watchers.insert(name, watcher);
+    }
+    let told = told_alike(&mut watchers, last, TOLD_WITHIN).await?;
+    KeyHistory::of(&told)?.explains(all)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_survive_when_all_members_are_killed() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
+    let mut all = KeyRecord::default();
     for round in 1..=rounds(3, 20) {
         let load = loaded(&cluster, round).await?;
         cluster.kill_all()?;
         let record = load.stop().await?;
         cluster.restart_all().await?;
-        holds(&cluster, round, record).await?;
+        all.extend(holds(&cluster, round, record).await?);
     }
+    history_holds(&cluster, &all).await?;
     cluster.stop().await
 }
 
@@ -51,6 +76,7 @@ async fn keys_survive_a_power_loss() -> Result<()> {
         disks.push(Disk::image(cluster.member(&name)?.data_dir(), DISK_MIB)?);
     }
     cluster.restart_all().await?;
+    let mut all = KeyRecord::default();
     for round in 1..=rounds(1, 10) {
         let load = loaded(&cluster, round).await?;
         for name in cluster.names() {
@@ -65,7 +91,8 @@ async fn keys_survive_a_power_loss() -> Result<()> {
         }
         let restarted = cluster.restart_all().await;
         restarted.context("restart after the power loss")?;
-        holds(&cluster, round, record).await?;
+        all.extend(holds(&cluster, round, record).await?);
     }
+    history_holds(&cluster, &all).await?;
     cluster.stop().await
 }

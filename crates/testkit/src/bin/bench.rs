@@ -321,6 +321,9 @@ struct Keys {
     /// How many.
     #[arg(long, default_value = "100000", value_parser = clap::value_parser!(u32).range(1..))]
     keys: u32,
+    /// Fails when a member had more than so many million bytes in memory at any time.
+    #[arg(long)]
+    most_mb: Option<u32>,
     #[command(flatten)]
     place: Place,
 }
@@ -347,6 +350,14 @@ impl Keys {
         if json {
             let steps: Vec<_> = steps.iter().map(Step::to_json).collect();
             println!("{}", serde_json::to_string_pretty(&steps)?);
+        }
+        let most = steps.iter().map(|step| step.most_resident_bytes).max();
+        if let (Some(bound), Some(most)) = (self.most_mb, most) {
+            let bound = u64::from(bound) * 1_000_000;
+            ensure!(
+                most <= bound,
+                "a member had {most} bytes in memory, more than {bound}"
+            );
         }
         Ok(())
     }

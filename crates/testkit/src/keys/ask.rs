@@ -1,5 +1,6 @@
 //! An operation as a request of the etcd API, and what its answer says.
 
+use std::error::Error;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -62,7 +63,7 @@ pub(super) async fn send(
     }
 }
 
-fn request<T>(message: T, tag: Option<&v1::Tag>) -> Result<Request<T>> {
+pub(super) fn request<T>(message: T, tag: Option<&v1::Tag>) -> Result<Request<T>> {
     let mut request = Request::new(message);
     request.set_timeout(ATTEMPT);
     if let Some(tag) = tag {
@@ -240,7 +241,7 @@ fn before((answered, key): (&Option<Answered>, &String)) -> Result<Option<Found>
     }
 }
 
-fn found(pair: &KeyValue) -> Result<Found> {
+pub(super) fn found(pair: &KeyValue) -> Result<Found> {
     let text = std::str::from_utf8(&pair.value).context("a value that nobody put")?;
     Ok(Found {
         value: text.parse().context("a value that nobody put")?,
@@ -279,13 +280,11 @@ fn told_of_tag(metadata: &MetadataMap) -> Result<()> {
 
 /// Fails for an error that faults do not explain.
 pub(super) fn lawful(status: &Status) -> Result<()> {
+    // A status with a cause is the client's own, of a connection that broke.
+    let is_answer = status.source().is_none();
     match status.code() {
-        Code::Unavailable
-        | Code::DeadlineExceeded
-        | Code::Cancelled
-        | Code::Unknown
-        | Code::Internal
-        | Code::ResourceExhausted => Ok(()),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Ok(()),
+        Code::Unknown | Code::Internal if !is_answer => Ok(()),
         _ => bail!("a well-formed request was turned down: {status:?}"),
     }
 }

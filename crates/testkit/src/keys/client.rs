@@ -12,6 +12,7 @@ use tonic::transport::Channel;
 
 use super::ask::send;
 use super::{Asked, Came, KeyOperation, KeyRecord, Way};
+use crate::deadline::until;
 use crate::requester::{Requester, fresh_marker, lazy_channel};
 
 /// Between two requests, and before the same one is sent to the next member.
@@ -51,14 +52,16 @@ impl KeyClient {
         })
     }
 
-    /// Gets a key once.
+    /// Gets a key, from one member after the other until one answers.
     pub(super) async fn get(&mut self, key: &str) -> Result<KeyOperation> {
-        let mut get = begun(key.to_owned(), Asked::Get, Way::Plain);
-        let came = self.once(&get).await?;
-        let came = came.context("the members do not answer")?;
-        let first = came.into_iter().next();
-        get.came = first.map(|came| (Instant::now(), came));
-        Ok(get)
+        until("a member answers", SETTLED_WITHIN, async || {
+            let mut get = begun(key.to_owned(), Asked::Get, Way::Plain);
+            let came = self.once(&get).await?.context("no answer")?;
+            let first = came.into_iter().next();
+            get.came = first.map(|came| (Instant::now(), came));
+            Ok(get)
+        })
+        .await
     }
 
     pub(super) async fn run(

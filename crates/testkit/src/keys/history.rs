@@ -40,8 +40,8 @@ impl KeyHistory {
     /// not looked at.
     ///
     /// # Errors
-    /// When an answer says something else, a value was put that nobody asked for or was put twice, or of
-    /// two keys that were put together only one was.
+    /// When an answer says something else, a value was put that nobody asked for or was put twice, of two keys that
+    /// were put together only one was, or somebody who read all keys at once found what never was there at once.
     pub fn explains(&self, record: &KeyRecord) -> Result<()> {
         for operation in &record.operations {
             if let Some((_, came)) = &operation.came {
@@ -50,7 +50,25 @@ impl KeyHistory {
             }
             self.put_together(operation)?;
         }
+        for snapshot in &record.snapshots {
+            let expected = self.at(&snapshot.prefix, snapshot.revision);
+            ensure!(
+                snapshot.keys == expected,
+                "there was {expected:?}, but found was {snapshot:?}"
+            );
+        }
         self.each_put_was_asked_for_once(record)
+    }
+
+    /// What there was below a prefix at a revision.
+    fn at(&self, prefix: &str, revision: i64) -> BTreeMap<String, Found> {
+        let keys = self.keys.range(prefix.to_owned()..);
+        let keys = keys.take_while(|(key, _)| key.starts_with(prefix));
+        let last = keys.filter_map(|(key, events)| {
+            let (_, event) = events.range(..=revision).next_back()?;
+            Some((key.clone(), found(event)?))
+        });
+        last.collect()
     }
 
     fn agrees(&self, operation: &KeyOperation, came: &Came) -> Result<()> {
@@ -135,6 +153,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::keys::KeySnapshot;
 
     fn put(revision: i64, key: &'static str, value: u64, created: i64, version: i64) -> Noted {
         Noted {
@@ -202,6 +221,7 @@ mod tests {
                 asked("a", Asked::Delete, Way::Plain, came(5, Some(&told[2]))),
                 put(3, came(6, None)),
             ],
+            ..Default::default()
         }
     }
 
@@ -244,10 +264,36 @@ mod tests {
                     asked("a", Asked::Put { value: 2 }, Way::Plain, None),
                     operation,
                 ],
+                ..Default::default()
             };
             explained(&told, &record).expect("it is what happened");
             explained(&told[2..], &record).expect_err("a life is lost");
         }
+    }
+
+    #[test]
+    fn keys_that_were_never_there_at_once_are_noticed() {
+        let look = |revision, keys: &[(&str, &Noted)]| {
+            let mut record = record();
+            let keys = keys.iter().map(|(key, event)| {
+                let found = found(event).expect("it was put");
+                ((*key).to_owned(), found)
+            });
+            record.snapshots.push(KeySnapshot {
+                prefix: String::new(),
+                revision,
+                keys: keys.collect(),
+            });
+            explained(&told(), &record)
+        };
+        let told = told();
+        let (first, beside, second) = (&told[0], &told[1], &told[2]);
+        look(1, &[]).expect("nothing was there");
+        look(2, &[("a", first), ("b", beside)]).expect("both were put at once");
+        look(4, &[("a", second), ("b", beside)]).expect("4 is of other keys");
+        look(5, &[("b", beside)]).expect("one was deleted");
+        look(2, &[("a", first)]).expect_err("only half of what was put at once");
+        look(3, &[("a", first), ("b", beside)]).expect_err("it is of 2");
     }
 
     #[test]

@@ -146,12 +146,14 @@ impl KeyRecord {
     /// Looks for an order that explains everything that was answered.
     ///
     /// # Errors
-    /// When there is none for a key, or when none was found in a minute: not to know is a failure.
+    /// When there is none for a key, when none was found in a minute: not to know is a failure; or when revisions do not
+    /// [rise](KeyRecord::revisions_rise).
     pub fn linearizable(&self) -> Result<KeysSearched> {
         self.linearizable_within(SEARCHED_WITHIN)
     }
 
     fn linearizable_within(&self, within: Duration) -> Result<KeysSearched> {
+        self.revisions_rise()?;
         let deadline = Instant::now() + within;
         let mut by_key: BTreeMap<&str, Vec<KeyOperation>> = BTreeMap::new();
         for operation in &self.operations {

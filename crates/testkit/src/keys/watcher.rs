@@ -1,5 +1,6 @@
 //! A watcher on one member, which goes on from where it was when its stream breaks.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -57,6 +58,8 @@ struct Heard {
     events: Vec<Noted>,
     /// Streams that broke after the watcher had been created on them.
     broken: usize,
+    /// Revision in the header of the last answer with events: a client may go on after it.
+    header: i64,
 }
 
 impl Heard {
@@ -64,10 +67,14 @@ impl Heard {
         self.events.last().map_or(0, |one| one.revision)
     }
 
-    /// Takes an answer. All events of a revision come in one.
+    /// Takes an answer. All events of a revision come in one, and none that is told later is of the revision in its header
+    /// or before.
     fn take(&mut self, answer: WatchResponse) -> Result<()> {
         ensure!(!answer.canceled, "cancelled: {answer:?}");
-        let last = self.last();
+        if answer.events.is_empty() {
+            return Ok(());
+        }
+        let last = self.last().max(self.header);
         for event in answer.events {
             let noted = Noted::of(event)?;
             ensure!(
@@ -76,6 +83,7 @@ impl Heard {
             );
             self.events.push(noted);
         }
+        self.header = answer.header.context("no header")?.revision;
         Ok(())
     }
 }
@@ -143,6 +151,25 @@ impl KeyWatcher {
     }
 }
 
+/// Waits until watchers, by the names of their members, were told of a revision, and gives what all were told up to it.
+///
+/// # Errors
+/// As [`KeyWatcher::through`]; when there is no watcher, or two were told something else.
+pub async fn told_alike(
+    watchers: &mut BTreeMap<String, KeyWatcher>,
+    revision: i64,
+    within: Duration,
+) -> Result<Vec<Noted>> {
+    let mut told: Option<Vec<Noted>> = None;
+    for (name, watcher) in watchers {
+        let noted = watcher.through(revision, within).await;
+        let noted = noted.with_context(|| format!("the watcher on {name}"))?;
+        let first = told.get_or_insert_with(|| noted.clone());
+        ensure!(*first == noted, "{name} tells another history");
+    }
+    told.context("nobody watched")
+}
+
 /// Follows one stream until it breaks; true when the watcher had been created on it.
 async fn follow(
     channel: &Channel,
@@ -186,21 +213,29 @@ async fn follow(
 
 #[cfg(test)]
 mod tests {
+    use tally_proto::etcd::ResponseHeader;
     use tally_proto::mvcc::KeyValue;
 
     use super::*;
 
     fn answer(events: &[(&'static str, i64)]) -> WatchResponse {
-        let events = events.iter().map(|(key, revision)| Event {
+        let event = |(key, revision): (&'static str, i64)| Event {
             kv: Some(KeyValue {
-                key: (*key).into(),
-                mod_revision: *revision,
+                key: key.into(),
+                mod_revision: revision,
                 ..Default::default()
             }),
             ..Default::default()
-        });
+        };
+        let events = events.iter().copied();
+        let last = events.clone().next_back();
+        let header = ResponseHeader {
+            revision: last.map_or(0, |(_, revision)| revision),
+            ..Default::default()
+        };
         WatchResponse {
-            events: events.collect(),
+            header: Some(header),
+            events: events.map(event).collect(),
             ..Default::default()
         }
     }
@@ -218,6 +253,17 @@ mod tests {
         assert_eq!(hear(together).expect("both came together"), 3);
         let split = [answer(&[("a", 2)]), answer(&[("b", 2), ("a", 3)])];
         hear(split).expect_err("they came apart");
+    }
+
+    #[test]
+    fn an_event_of_a_revision_that_a_header_has_named_is_noticed() {
+        let mut ahead = answer(&[("a", 2)]);
+        ahead.header = Some(ResponseHeader {
+            revision: 3,
+            ..Default::default()
+        });
+        hear([ahead.clone(), answer(&[("b", 4)])]).expect("3 is of other keys");
+        hear([ahead, answer(&[("b", 3)])]).expect_err("who went on after 3 has missed it");
     }
 
     #[test]

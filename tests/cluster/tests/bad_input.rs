@@ -316,8 +316,10 @@ async fn what_cannot_be_is_refused_with_its_code_and_changes_nothing() -> Result
             log: 7,
             data: Vec::new(),
         };
-        let status = raw(&to, "/tally.v1.Nodes/Register", record).await?;
-        refused_as(&status, "T-004", "found no message")?;
+        for path in ["/tally.v1.Nodes/Register", "/etcdserverpb.KV/Put"] {
+            let status = raw(&to, path, record.clone()).await?;
+            refused_as(&status, "T-004", "found no message")?;
+        }
         let status = raw(&to, "/tally.v1.Nodes/Forget", v1::StatusRequest {}).await?;
         assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
         refused_as(&status, "T-023", "does not have the called method")?;

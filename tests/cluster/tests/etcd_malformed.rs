@@ -401,7 +401,7 @@ async fn what_is_malformed_is_refused_as_etcd_does_and_changes_nothing() -> Resu
         transactions(&mut kv).await?;
         leases(&to).await?;
         watches(&to).await?;
-        for (revision, message) in [(1_000_000, FUTURE), (-1, COMPACTED)] {
+        for (revision, message) in [(1_000_000, FUTURE), (-1, COMPACTED), (0, COMPACTED)] {
             let never = CompactionRequest {
                 revision,
                 physical: false,

@@ -5,9 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tally_proto::etcd::cluster_client::ClusterClient;
 use tally_proto::etcd::kv_client::KvClient;
+use tally_proto::etcd::maintenance_client::MaintenanceClient;
 use tally_proto::etcd::request_op::Request as Op;
 use tally_proto::etcd::{
-    MemberListRequest, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest,
+    MemberListRequest, PutRequest, RangeRequest, RangeResponse, RequestOp, StatusRequest,
+    TxnRequest,
 };
 use tally_testkit::{Cluster, channel, until};
 use tonic::transport::Channel;
@@ -141,6 +143,14 @@ async fn a_member_alone_answers_serializable_reads_and_no_others() -> Result<()>
     no_leader(async || members.clone().member_list(list(true)).await).await?;
     let answer = kv.range(ask(true)).await?.into_inner();
     ensure!(value(&answer)? == b"before", "{answer:?}");
+    // What stands in its way is told to who asks for its status.
+    let mut maintenance = MaintenanceClient::new(channel(&cluster.address(alone)?).await?);
+    let status = maintenance.status(StatusRequest {}).await?.into_inner();
+    ensure!(status.leader == 0, "{status:?}");
+    let [why] = &status.errors[..] else {
+        anyhow::bail!("one reason expected: {status:?}");
+    };
+    ensure!(why.contains("T-00"), "{why}");
 
     cluster.restart_all().await?;
     until("a linearizable read again", SETTLED_WITHIN, async || {
@@ -149,5 +159,30 @@ async fn a_member_alone_answers_serializable_reads_and_no_others() -> Result<()>
         Ok(())
     })
     .await?;
+    cluster.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_only_reads_is_not_written_to_the_log() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let leader = cluster.leader().await?;
+    let mut kv = client(&cluster, &leader).await?;
+    kv.put(put("once".to_owned())).await?;
+    let before = cluster.state_hashes_agree().await?;
+    for name in cluster.names() {
+        let mut kv = client(&cluster, &name).await?;
+        for serializable in [true, false] {
+            let answer = kv.txn(txn(serializable)).await?.into_inner();
+            ensure!(
+                answer.succeeded && answer.responses.len() == 1,
+                "{answer:?}"
+            );
+        }
+    }
+    let after = cluster.status(&leader).await?;
+    ensure!(
+        (after.last_log_index, after.applied_index) == (before, before),
+        "entry {before} was the last one: {after:?}"
+    );
     cluster.stop().await
 }

@@ -11,6 +11,7 @@ use tally_proto::etcd::{
     CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
     RangeRequest, RequestOp, ResponseHeader, TxnRequest,
 };
+use tally_proto::v1;
 use tally_testkit::keys::{outcome, tag_request};
 use tally_testkit::{Cluster, Requester, channel};
 use tonic::transport::Channel;
@@ -210,5 +211,33 @@ async fn a_tag_that_cannot_be_used_is_refused_and_nothing_is_written() -> Result
     };
     let found = KvClient::new(to).range(ask).await?.into_inner();
     ensure!(found.count == 0, "{found:?}");
+    cluster.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_holds_only_so_many_answers_that_are_not_acknowledged() -> Result<()> {
+    const HELD_MAX: u64 = 1024;
+    let cluster = Cluster::start(1).await?;
+    let address = cluster.address(&cluster.leader().await?)?;
+    let to = channel(&address).await?;
+    let mut requester = Requester::open(&address).await?;
+    let mut tag = requester.next_tag();
+    let send = async |tag: &v1::Tag, key: &str| {
+        let mut request = Request::new(put(key, 0));
+        tag_request(&mut request, tag).map_err(|error| Status::internal(error.to_string()))?;
+        KvClient::new(to.clone()).put(request).await
+    };
+    for sequence in 1..=HELD_MAX {
+        tag.sequence = sequence;
+        send(&tag, "held").await?;
+    }
+    tag.sequence = HELD_MAX + 1;
+    let refused = send(&tag, "held").await;
+    let refused = refused.err().context("one more was taken")?;
+    let found = (refused.code(), refused.message().starts_with("T-204"));
+    ensure!(found == (Code::ResourceExhausted, true), "{refused:?}");
+    // Of one that is acknowledged the answer is forgotten, which makes room for another.
+    tag.acknowledged = 2;
+    send(&tag, "held").await?;
     cluster.stop().await
 }

@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use tally_model::command::Compact;
 use tally_model::keys::{DeleteRange, LeaseOf, Order, Put, Range, SortBy, Txn};
-use tally_model::lease::{GrantLease, PassLeaseTime};
+use tally_model::lease::{GrantLease, LEASES_MAX, PassLeaseTime};
 use tally_model::{
-    Command, Effect, KeyAnswer, KeyOp, KeyRange, LeaseId, Outcome, Revision, View, keys,
+    Change, Command, Effect, KeyAnswer, KeyOp, KeyRange, LeaseId, Outcome, Revision, View, keys,
 };
 
 use crate::store::{Store, result};
@@ -209,6 +209,23 @@ fn leases_that_are_too_many_to_end_at_once_end_with_the_next_command() {
     assert_eq!(store.state.globals().leases, 1_100 - ENDED_AT_ONCE as u64);
     assert_eq!(pass_a_second(&mut store), (true, 1));
     assert_eq!(store.state.globals().leases, 0);
+}
+
+#[test]
+fn no_more_than_a_million_leases_are_held() {
+    let mut store = Store::new();
+    // As if all but one of them had been granted.
+    let mut globals = store.state.globals();
+    globals.leases = LEASES_MAX - 1;
+    Change::GlobalsChanged { globals }.write_to(&mut store.state);
+    let mut ask = |lease| {
+        let (lease, ttl_s) = (LeaseId(lease), 2);
+        store.ask(Command::GrantLease(GrantLease { lease, ttl_s }))
+    };
+    assert!(result(&ask(1).outcome).is_ok());
+    assert_eq!(result(&ask(2).outcome), Err("T-508"));
+    // What is held already is told first.
+    assert_eq!(result(&ask(1).outcome), Err("T-506"));
 }
 
 /// The keys of one lease are deleted together, however many there are.

@@ -88,8 +88,8 @@ impl Watchers {
         self.index.remove(&watcher.wanted.keys, number);
     }
 
-    /// Tells everyone of the events up to a revision; whom it lets go counts as `reading`.
-    fn tell(&mut self, events: &[Arc<Told>], through: Revision, reading: &Amount) {
+    /// Tells everyone of the events up to a revision.
+    fn tell(&mut self, events: &[Arc<Told>], through: Revision) {
         let mut told: BTreeMap<u64, (&Group, Vec<Arc<Told>>)> = BTreeMap::new();
         for event in events {
             self.index.each(event.event.key(), |group| {
@@ -113,12 +113,7 @@ impl Watchers {
                 if watcher.way.has_room() {
                     watcher.way.deliver(Delivery::Events { watch, events });
                 } else {
-                    let let_go = Delivery::LetGo {
-                        watch,
-                        through: before,
-                        reading: reading.add(1),
-                    };
-                    watcher.way.deliver(let_go);
+                    watcher.way.let_go(watch, before);
                     slow.push(*number);
                 }
             }
@@ -142,15 +137,10 @@ impl Watchers {
     }
 
     /// Lets everyone go: what happened since cannot be read any more, or not by this way.
-    fn let_all_go(&mut self, through: Revision, reading: &Amount) {
+    fn let_all_go(&mut self, through: Revision) {
         for number in self.all.keys().copied().collect::<Vec<_>>() {
             if let Some(watcher) = self.all.get(&number) {
-                let let_go = Delivery::LetGo {
-                    watch: watcher.watch,
-                    through,
-                    reading: reading.add(1),
-                };
-                watcher.way.deliver(let_go);
+                watcher.way.let_go(watcher.watch, through);
             }
             self.remove(number);
         }
@@ -181,9 +171,17 @@ impl Hub {
         self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A way for a new stream.
+    /// A way for a new stream; its watchers count as reading the history when they are let go.
     pub(crate) fn way(&self) -> (Way, Inbox) {
-        Way::new(self.bounds.waiting.clone())
+        Way::new(
+            self.bounds.waiting.clone(),
+            Some(self.bounds.reading.clone()),
+        )
+    }
+
+    /// A way for a stream whose watcher was not admitted, and does not count.
+    pub(crate) fn way_uncounted(&self) -> (Way, Inbox) {
+        Way::new(self.bounds.waiting.clone(), None)
     }
 
     /// Lets a watcher be one; `None` when the member has as many as it may.
@@ -323,13 +321,13 @@ impl Hub {
         let mut watchers = self.lock();
         if !intact {
             // Some of it may be gone: each watcher is told so when it reads for itself.
-            watchers.let_all_go(after, &self.bounds.reading);
+            watchers.let_all_go(after);
             watchers.comes_to(through);
         } else if !previous && watchers.previous_wanted > 0 {
             // Someone who wants to know what was before has come meanwhile: read it again.
             return Ok(false);
         } else {
-            watchers.tell(&events, through, &self.bounds.reading);
+            watchers.tell(&events, through);
         }
         Ok(through >= reached)
     }

@@ -54,7 +54,7 @@ impl Ports {
         Port {
             name: format!("the client port of {}", self.name),
             speaks: Speaks::GrpcAndHttp {
-                http: "etcd's JSON below /v3/, /version and /health",
+                http: "etcd's JSON below /v3/, /version, /health, /livez and /readyz",
             },
             elsewhere: vec![self.for_members(), self.for_operators()],
             counts: metrics.client_port.clone(),

@@ -24,7 +24,7 @@ pub use client::KeyClient;
 pub use history::KeyHistory;
 pub use linear::KeysSearched;
 pub use snapshot::KeySnapshot;
-pub use watcher::{KeyWatcher, Noted, told_alike};
+pub use watcher::{KeyWatcher, Noted, last_event, told_alike, watchers};
 
 /// Clients at a time, every second of them with tags.
 const CLIENTS: usize = 8;

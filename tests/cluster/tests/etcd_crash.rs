@@ -1,14 +1,11 @@
 //! All members are killed at once, or lose their power, while keys are written through the etcd API: what
 //! was answered is there, and nothing happened twice.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tally_proto::etcd::PutRequest;
-use tally_proto::etcd::kv_client::KvClient;
-use tally_testkit::keys::{KeyHistory, KeyLoad, KeyRecord, KeyWatcher, told_alike};
-use tally_testkit::{Cluster, Disk, channel, lacking, rounds};
+use tally_testkit::keys::{KeyHistory, KeyLoad, KeyRecord, last_event, told_alike, watchers};
+use tally_testkit::{Cluster, Disk, lacking, rounds};
 
 /// Answered in each round before it happens.
 const ANSWERED_BEFORE: usize = 150;
@@ -33,19 +30,8 @@ async fn holds(cluster: &Cluster, round: usize, mut record: KeyRecord) -> Result
 
 /// Who watches from the first revision on is told by every member what explains all answers of all rounds.
 async fn history_holds(cluster: &Cluster, all: &KeyRecord) -> Result<()> {
-    let leader = cluster.leader().await?;
-    let mut client = KvClient::new(channel(&cluster.address(&leader)?).await?);
-    let end = PutRequest {
-        key: "round/end".into(),
-        ..Default::default()
-    };
-    let header = client.put(end).await?.into_inner().header;
-    let last = header.context("no header")?.revision;
-    let mut watchers = BTreeMap::new();
-    for name in cluster.names() {
-        let watcher = KeyWatcher::start(&cluster.address(&name)?, "round/", 1)?;
-        watchers.insert(name, watcher);
-    }
+    let last = last_event(cluster, "round/end").await?;
+    let mut watchers = watchers(cluster, "round/", 1)?;
     let told = told_alike(&mut watchers, last, TOLD_WITHIN).await?;
     KeyHistory::of(&told)?.explains(all)
 }

@@ -302,6 +302,8 @@ async fn health_over_http_says_whether_there_is_a_leader() -> Result<()> {
         "/livez",
         "/readyz",
         "/readyz/linearizable_read",
+        "/readyz/data_corruption",
+        "/readyz/non_learner",
         "/livez?verbose",
     ] {
         let well = get(&alone, path).await?;

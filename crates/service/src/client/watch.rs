@@ -116,7 +116,7 @@ struct Ended;
 impl Follower<'_> {
     /// Tells of what has happened, and then of what happens.
     async fn follow(mut self, hub: &Hub) -> Ended {
-        let (way, mut inbox) = hub.way();
+        let (way, mut inbox) = hub.way_uncounted();
         let wanted = Wanted {
             keys: record_keys::keys_of(self.node),
             puts: true,

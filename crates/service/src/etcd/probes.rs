@@ -10,20 +10,22 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tally_consensus::Consistency;
+use tally_consensus::{Consistency, Replica, Role};
 
 use super::about::reads;
-use crate::member::Member;
+use crate::member::{Member, said};
 
 /// What is looked at, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Check {
-    /// That there is no alarm of it. There never is: a member that finds damage stops.
+    /// That no other member has come to another state. A member that finds damage on its own disk stops.
     DataCorruption,
     /// That this member reads what it has applied.
     SerializableRead,
     /// That it reads the latest, which takes a leader.
     LinearizableRead,
+    /// That it votes.
+    NonLearner,
 }
 
 const LIVE: &[Check] = &[Check::SerializableRead];
@@ -31,6 +33,7 @@ const READY: &[Check] = &[
     Check::DataCorruption,
     Check::SerializableRead,
     Check::LinearizableRead,
+    Check::NonLearner,
 ];
 
 impl Check {
@@ -39,16 +42,28 @@ impl Check {
             Self::DataCorruption => "data_corruption",
             Self::SerializableRead => "serializable_read",
             Self::LinearizableRead => "linearizable_read",
+            Self::NonLearner => "non_learner",
         }
     }
 
     async fn passes(self, member: &Member) -> Result<(), String> {
         match self {
-            Self::DataCorruption => Ok(()),
+            Self::DataCorruption => match replica(member)?.hash_mismatches().as_slice() {
+                [] => Ok(()),
+                [..] => Err("another member has another state: tally cluster status".to_owned()),
+            },
+            Self::NonLearner => match replica(member)?.status().role {
+                Role::Learner => Err("this member does not vote yet".to_owned()),
+                Role::Follower | Role::Candidate | Role::Leader | Role::Stopped => Ok(()),
+            },
             Self::SerializableRead => reads(member, Consistency::Stale).await,
             Self::LinearizableRead => reads(member, Consistency::Linearizable).await,
         }
     }
+}
+
+fn replica(member: &Member) -> Result<Replica, String> {
+    member.may_serve().map_err(|fault| said(&fault))
 }
 
 /// Names and values of the query, of which some may come several times.

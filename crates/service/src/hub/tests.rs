@@ -41,7 +41,7 @@ fn hub() -> Hub {
 fn tell(hub: &Hub, number: u64, event: KeyEvent) {
     let told = Told::new(id(number), event, None, hub.waiting());
     let mut watchers = hub.lock();
-    watchers.tell(&[Arc::new(told)], Revision(number), &hub.bounds.reading);
+    watchers.tell(&[Arc::new(told)], Revision(number));
 }
 
 fn enter(hub: &Hub, id: i64, wanted: &Wanted, way: &Way) -> Place {

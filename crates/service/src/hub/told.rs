@@ -36,7 +36,9 @@ impl Told {
         want_previous: bool,
         waiting: &Amount,
     ) -> Self {
-        let previous = want_previous.then(|| view.previous(event.key(), id));
+        // As in etcd: what was made anew has replaced nothing, though it was deleted in the same revision.
+        let made_anew = matches!(&event, KeyEvent::Put(made) if made.created == id.revision);
+        let previous = (want_previous && !made_anew).then(|| view.previous(event.key(), id));
         Self::new(id, event, previous.flatten(), waiting)
     }
 

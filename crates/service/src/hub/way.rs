@@ -28,11 +28,11 @@ pub(crate) struct Watch {
 pub(crate) enum Delivery {
     /// All events of some revisions that the watcher wants.
     Events { watch: Watch, events: Batch },
-    /// The watcher was let go: it knows everything up to a revision, and counts as one that reads the history.
+    /// The watcher was let go: it knows everything up to a revision, and may count as one that reads the history.
     LetGo {
         watch: Watch,
         through: Revision,
-        reading: Share,
+        counted: Option<Share>,
     },
     /// Every watcher of the stream that was not let go knows everything up to a revision.
     Progress { through: Revision },
@@ -57,6 +57,8 @@ pub(crate) struct Way {
     deliveries: mpsc::UnboundedSender<Counted>,
     waiting: Amount,
     of_member: Amount,
+    /// Where watchers count that are let go.
+    reading: Option<Amount>,
 }
 
 /// The stream's end of it.
@@ -67,12 +69,13 @@ pub(crate) struct Inbox {
 
 impl Way {
     /// A way, and its end; what is under way counts as `of_member`.
-    pub(super) fn new(of_member: Amount) -> (Self, Inbox) {
+    pub(super) fn new(of_member: Amount, reading: Option<Amount>) -> (Self, Inbox) {
         let (send, deliveries) = mpsc::unbounded_channel();
         let way = Self {
             deliveries: send,
             waiting: Amount::default(),
             of_member,
+            reading,
         };
         (way, Inbox { deliveries })
     }
@@ -95,6 +98,17 @@ impl Way {
         let in_member = self.of_member.add(DELIVERY_BYTES);
         // A stream that has ended takes its watchers with it in a moment.
         let _ = self.deliveries.send((delivery, [in_stream, in_member]));
+    }
+}
+
+impl Way {
+    /// Tells a watcher that it is let go.
+    pub(super) fn let_go(&self, watch: Watch, through: Revision) {
+        self.deliver(Delivery::LetGo {
+            watch,
+            through,
+            counted: self.reading.as_ref().map(|reading| reading.add(1)),
+        });
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rand::seq::IndexedRandom;
 use tally_proto::v1;
 use tokio::sync::watch;
@@ -54,14 +54,19 @@ impl KeyClient {
 
     /// Gets a key, from one member after the other until one answers.
     pub(super) async fn get(&mut self, key: &str) -> Result<KeyOperation> {
-        until("a member answers", SETTLED_WITHIN, async || {
-            let mut get = begun(key.to_owned(), Asked::Get, Way::Plain);
-            let came = self.once(&get).await?.context("no answer")?;
-            let first = came.into_iter().next();
-            get.came = first.map(|came| (Instant::now(), came));
-            Ok(get)
-        })
-        .await
+        let answered = until("a member answers", SETTLED_WITHIN, async || {
+            let get = begun(key.to_owned(), Asked::Get, Way::Plain);
+            match self.once(&get).await {
+                Ok(None) => bail!("no answer"),
+                Ok(Some(came)) => Ok(Ok((get, came))),
+                // What no fault explains is not asked again.
+                Err(error) => Ok(Err(error)),
+            }
+        });
+        let (mut get, came) = answered.await??;
+        let first = came.into_iter().next();
+        get.came = first.map(|came| (Instant::now(), came));
+        Ok(get)
     }
 
     pub(super) async fn run(

@@ -281,6 +281,9 @@ mod tests {
             });
             record.snapshots.push(KeySnapshot {
                 prefix: String::new(),
+                serializable: true,
+                invoked: Instant::now(),
+                answered: Instant::now(),
                 revision,
                 keys: keys.collect(),
             });

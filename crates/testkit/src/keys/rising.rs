@@ -4,7 +4,17 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
-use super::{Asked, Came, KeyOperation, KeyRecord};
+use super::{Asked, KeyRecord};
+
+/// One answer.
+#[derive(Clone, Debug)]
+struct Answered<'a> {
+    keys: &'a str,
+    invoked: Instant,
+    answered: Instant,
+    revision: i64,
+    wrote: bool,
+}
 
 impl KeyRecord {
     /// Looks whether what was asked after something had been answered was answered with that revision or a later one;
@@ -13,35 +23,58 @@ impl KeyRecord {
     /// # Errors
     /// When an answer is of an earlier revision than one that had come before it was asked for.
     pub fn revisions_rise(&self) -> Result<()> {
-        let answered = self.operations.iter();
-        let answered = answered.filter_map(|one| one.came.map(|came| (one, came)));
-        let mut by_answer: Vec<(&KeyOperation, (Instant, Came))> = answered.collect();
+        let mut by_answer: Vec<Answered> = self.answers().collect();
         let mut by_call = by_answer.clone();
-        by_answer.sort_by_key(|(_, (at, _))| *at);
-        by_call.sort_by_key(|(one, _)| one.invoked);
+        by_answer.sort_by_key(|one| one.answered);
+        by_call.sort_by_key(|one| one.invoked);
         let mut before = by_answer.iter().peekable();
         let mut highest = 0;
-        for (one, (_, came)) in by_call {
-            while let Some((_, (_, earlier))) = before.next_if(|(_, (at, _))| *at < one.invoked) {
+        for one in by_call {
+            while let Some(earlier) = before.next_if(|earlier| earlier.answered < one.invoked) {
                 highest = highest.max(earlier.revision);
             }
-            let wrote = came.done && one.what != Asked::Get;
-            let least = highest + i64::from(wrote);
+            let least = highest + i64::from(one.wrote);
             ensure!(
-                came.revision >= least,
-                "r{highest} had been answered before this was asked: {one:?}"
+                one.revision >= least,
+                "of {} came r{}, asked for after r{highest} had been answered",
+                one.keys,
+                one.revision
             );
         }
         Ok(())
+    }
+
+    /// Every answer that must be of the latest revision.
+    fn answers(&self) -> impl Iterator<Item = Answered<'_>> {
+        let operations = self.operations.iter().filter_map(|one| {
+            let (answered, came) = one.came?;
+            Some(Answered {
+                keys: &one.key,
+                invoked: one.invoked,
+                answered,
+                revision: came.revision,
+                wrote: came.done && one.what != Asked::Get,
+            })
+        });
+        let latest = self.snapshots.iter().filter(|look| !look.serializable);
+        let looks = latest.map(|look| Answered {
+            keys: &look.prefix,
+            invoked: look.invoked,
+            answered: look.answered,
+            revision: look.revision,
+            wrote: false,
+        });
+        operations.chain(looks)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     use super::*;
-    use crate::keys::Way;
+    use crate::keys::{Came, KeyOperation, KeySnapshot, Way};
 
     fn asked(key: &str, what: Asked, at_ms: [u64; 2], revision: i64) -> KeyOperation {
         let begin = Instant::now();
@@ -73,6 +106,29 @@ mod tests {
         assert!(rise(asked("b", Asked::Get, [2_000, 3_000], 5)));
         assert!(!rise(asked("b", Asked::Get, [2_000, 3_000], 4)));
         assert!(rise(asked("b", Asked::Get, [500, 3_000], 4)));
+    }
+
+    #[test]
+    fn a_stale_look_at_all_keys_is_noticed_unless_it_may_be() {
+        let put = asked("a", Asked::Put { value: 1 }, [0, 1_000], 5);
+        let later = put.invoked + Duration::from_secs(2);
+        for (serializable, revision, possible) in
+            [(false, 5, true), (false, 4, false), (true, 4, true)]
+        {
+            let look = KeySnapshot {
+                prefix: String::new(),
+                serializable,
+                invoked: later,
+                answered: later,
+                revision,
+                keys: BTreeMap::new(),
+            };
+            let record = KeyRecord {
+                operations: vec![put.clone()],
+                snapshots: vec![look],
+            };
+            assert_eq!(record.revisions_rise().is_ok(), possible);
+        }
     }
 
     #[test]

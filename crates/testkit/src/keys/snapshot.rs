@@ -1,7 +1,7 @@
 //! All keys of a load, read at once: what is found is what there was at one revision.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tally_proto::etcd::RangeRequest;
@@ -20,6 +20,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct KeySnapshot {
     /// What the keys begin with.
     pub prefix: String,
+    /// What the asked member had applied was enough.
+    pub serializable: bool,
+    pub invoked: Instant,
+    pub answered: Instant,
     /// Of the answer's header.
     pub revision: i64,
     pub keys: BTreeMap<String, Found>,
@@ -34,12 +38,17 @@ pub(super) async fn look(
     let mut record = KeyRecord::default();
     let mut end = prefix.clone().into_bytes();
     *end.last_mut().context("an empty prefix")? += 1;
-    let mut serializable = false;
-    for member in members.iter().cycle() {
+    let way = |serializable| {
+        members
+            .iter()
+            .map(move |member| (serializable, member.clone()))
+    };
+    let turns: Vec<(bool, Channel)> = way(true).chain(way(false)).collect();
+    for (serializable, member) in turns.into_iter().cycle() {
         if *stopping.borrow() {
             break;
         }
-        serializable = !serializable;
+        let invoked = Instant::now();
         let ask = RangeRequest {
             key: prefix.clone().into(),
             range_end: end.clone().into(),
@@ -58,6 +67,9 @@ pub(super) async fn look(
                 });
                 record.snapshots.push(KeySnapshot {
                     prefix: prefix.clone(),
+                    serializable,
+                    invoked,
+                    answered: Instant::now(),
                     revision: answer.header.context("no header")?.revision,
                     keys: keys.collect::<Result<_>>()?,
                 });

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
+use tally_proto::etcd::kv_client::KvClient;
 use tally_proto::etcd::watch_client::WatchClient;
 use tally_proto::etcd::watch_request::RequestUnion;
-use tally_proto::etcd::{WatchCreateRequest, WatchRequest, WatchResponse};
+use tally_proto::etcd::{PutRequest, WatchCreateRequest, WatchRequest, WatchResponse};
 use tally_proto::mvcc::Event;
 use tally_proto::mvcc::event::EventType;
 use tokio::sync::watch;
@@ -16,7 +17,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use super::ask::lawful;
-use crate::requester::lazy_channel;
+use crate::cluster::Cluster;
+use crate::requester::{channel, lazy_channel};
 
 /// Before a broken stream is opened again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -149,6 +151,38 @@ impl KeyWatcher {
         let until = told.into_iter().filter(|one| one.revision <= revision);
         Ok(until.collect())
     }
+}
+
+/// A watcher on each member, of every key below a prefix, from a revision on.
+///
+/// # Errors
+/// When a member has no address.
+pub fn watchers(
+    cluster: &Cluster,
+    prefix: &str,
+    from: i64,
+) -> Result<BTreeMap<String, KeyWatcher>> {
+    let names = cluster.names().into_iter();
+    let watchers = names.map(|name| {
+        let watcher = KeyWatcher::start(&cluster.address(&name)?, prefix, from)?;
+        Ok((name, watcher))
+    });
+    watchers.collect()
+}
+
+/// Puts a key, which is one event more; gives its revision.
+///
+/// # Errors
+/// When the leader does not answer.
+pub async fn last_event(cluster: &Cluster, key: &str) -> Result<i64> {
+    let leader = cluster.leader().await?;
+    let mut client = KvClient::new(channel(&cluster.address(&leader)?).await?);
+    let put = PutRequest {
+        key: key.to_owned().into(),
+        ..Default::default()
+    };
+    let header = client.put(put).await?.into_inner().header;
+    Ok(header.context("no header")?.revision)
 }
 
 /// Waits until watchers, by the names of their members, were told of a revision, and gives what all were told up to it.

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use prost::Message;
 use tally_proto::etcd::kv_client::KvClient;
+use tally_proto::etcd::request_op::Request as Op;
 use tally_proto::etcd::watch_create_request::FilterType;
 use tally_proto::etcd::watch_request::RequestUnion;
 use tally_proto::etcd::{
-    CompactionRequest, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest,
+    CompactionRequest, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest, WatchCancelRequest,
+    WatchCreateRequest, WatchProgressRequest,
 };
 use tally_proto::mvcc::event::EventType;
 
@@ -149,24 +151,7 @@ async fn a_transaction_is_told_as_a_whole_and_what_was_compacted_ends_the_watch(
     ensure!(ended.compact_revision == revision, "{ended:?}");
     let header = ended.header.context("no header")?;
     ensure!(header.revision == 0, "to go on after: {ended:?}");
-    // Its client cancels it too, and is answered once; its id is free after that.
-    let again = WatchCreateRequest {
-        watch_id: 9,
-        ..prefix("u/")
-    };
-    let refused = other.create(again.clone()).await?;
-    ensure!(refused.canceled && refused.watch_id == -1, "{refused:?}");
-    for _ in 0..2 {
-        let cancel = WatchCancelRequest { watch_id: 9 };
-        other.ask(RequestUnion::CancelRequest(cancel)).await?;
-    }
-    let cancelled = other.next().await?;
-    ensure!(
-        cancelled.canceled && cancelled.watch_id == 9 && cancelled.compact_revision == 0,
-        "{cancelled:?}"
-    );
-    let created = other.create(again).await?;
-    ensure!(created.created && !created.canceled, "{created:?}");
+    is_free_when_it_is_cancelled(&mut other, 9).await?;
     // From the compacted revision on everything is there.
     let from = WatchCreateRequest {
         start_revision: revision,
@@ -174,6 +159,67 @@ async fn a_transaction_is_told_as_a_whole_and_what_was_compacted_ends_the_watch(
     };
     other.create(from).await?;
     ensure!(other.events(100).await?.len() == 100);
+    cluster.stop().await
+}
+
+/// The client of a watcher that was ended cancels it too, and is answered once; the id is free after that.
+async fn is_free_when_it_is_cancelled(watching: &mut Watching, watch_id: i64) -> Result<()> {
+    let again = WatchCreateRequest {
+        watch_id,
+        ..prefix("u/")
+    };
+    let refused = watching.create(again.clone()).await?;
+    ensure!(refused.canceled && refused.watch_id == -1, "{refused:?}");
+    for _ in 0..2 {
+        let cancel = WatchCancelRequest { watch_id };
+        watching.ask(RequestUnion::CancelRequest(cancel)).await?;
+    }
+    let cancelled = watching.next().await?;
+    ensure!(
+        cancelled.canceled && cancelled.watch_id == watch_id && cancelled.compact_revision == 0,
+        "{cancelled:?}"
+    );
+    let created = watching.create(again).await?;
+    ensure!(created.created && !created.canceled, "{created:?}");
+    Ok(())
+}
+
+/// All keys from the smallest on are deleted and one of them is put again, in one transaction, as etcd allows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_was_made_anew_has_replaced_nothing() -> Result<()> {
+    let (cluster, to) = cluster().await?;
+    let mut kv = KvClient::new(to.clone());
+    put(&mut kv, "k", b"old".to_vec()).await?;
+    let mut watching = Watching::open(&to).await?;
+    let ask = WatchCreateRequest {
+        prev_kv: true,
+        ..prefix("k")
+    };
+    watching.create(ask).await?;
+    let all = DeleteRangeRequest {
+        key: b"\0".to_vec().into(),
+        range_end: b"\0".to_vec().into(),
+        ..Default::default()
+    };
+    let anew = PutRequest {
+        key: "k".into(),
+        value: "new".into(),
+        ..Default::default()
+    };
+    let ops = [Op::RequestDeleteRange(all), Op::RequestPut(anew)];
+    let ops = ops.map(|op| RequestOp { request: Some(op) });
+    let txn = TxnRequest {
+        success: ops.to_vec(),
+        ..Default::default()
+    };
+    kv.txn(txn).await?;
+    let events = watching.events(2).await?;
+    let previous = events.iter().map(|(_, event)| {
+        let previous = event.prev_kv.as_ref();
+        previous.map(|pair| pair.value.clone())
+    });
+    let previous: Vec<_> = previous.collect();
+    ensure!(previous == [Some("old".into()), None], "{events:?}");
     cluster.stop().await
 }
 

@@ -2,7 +2,7 @@
 
 mod progress;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -45,7 +45,7 @@ struct Watcher {
     progress_due: bool,
     quiet_since: Instant,
     source: Source,
-    _admission: Admission,
+    admission: Admission,
     /// It knows everything up to here, while it is not in the hub.
     through: Revision,
 }
@@ -57,7 +57,7 @@ enum Source {
     },
     /// It reads the history for itself, and counts among those that do.
     History {
-        _counted: Share,
+        _counted: Option<Share>,
     },
 }
 
@@ -72,8 +72,8 @@ pub(super) struct Stream {
     way: Way,
     inbox: Inbox,
     watchers: BTreeMap<i64, Watcher>,
-    /// Ids of those that a compaction ended, until the client cancels them too: as in etcd, they are not free before.
-    ended: BTreeSet<i64>,
+    /// Those that a compaction ended, until the client cancels them too: as in etcd, their ids are not free before.
+    ended: BTreeMap<i64, Admission>,
     /// Those that read the history for themselves.
     behind: VecDeque<Watch>,
     next: i64,
@@ -104,7 +104,7 @@ impl Stream {
             way,
             inbox,
             watchers: BTreeMap::new(),
-            ended: BTreeSet::new(),
+            ended: BTreeMap::new(),
             behind: VecDeque::new(),
             next: 0,
             serial: 0,
@@ -157,7 +157,7 @@ impl Stream {
             Some(RequestUnion::CreateRequest(ask)) => self.create(ask).await,
             Some(RequestUnion::CancelRequest(ask)) => {
                 let id = ask.watch_id;
-                match self.watchers.remove(&id).is_some() || self.ended.remove(&id) {
+                match self.watchers.remove(&id).is_some() || self.ended.remove(&id).is_some() {
                     true => self.cancelled(id).await,
                     false => Ok(()),
                 }
@@ -220,7 +220,7 @@ impl Stream {
             progress_due: false,
             quiet_since: Instant::now(),
             source: self.history(),
-            _admission: admission,
+            admission,
             through: Revision(from.0 - 1),
         };
         self.watchers.insert(id, watcher);
@@ -234,7 +234,7 @@ impl Stream {
     }
 
     fn is_taken(&self, id: i64) -> bool {
-        self.watchers.contains_key(&id) || self.ended.contains(&id)
+        self.watchers.contains_key(&id) || self.ended.contains_key(&id)
     }
 
     async fn not_created(&mut self, why: &str) -> Result<(), Ended> {
@@ -263,8 +263,9 @@ impl Stream {
     /// Says that a watcher is gone because history is. Its header has no revision, as in etcd: there is none from which
     /// the client could go on without having lost something.
     async fn ended(&mut self, id: i64, compacted: Revision) -> Result<(), Ended> {
-        self.watchers.remove(&id);
-        self.ended.insert(id);
+        if let Some(watcher) = self.watchers.remove(&id) {
+            self.ended.insert(id, watcher.admission);
+        }
         let ended = WatchResponse {
             watch_id: id,
             canceled: true,
@@ -280,10 +281,10 @@ impl Stream {
             Delivery::LetGo {
                 watch,
                 through,
-                reading,
+                counted,
             } => {
                 if let Some(watcher) = self.watcher(watch) {
-                    watcher.source = Source::History { _counted: reading };
+                    watcher.source = Source::History { _counted: counted };
                     // What it does not want to be told of counts as known.
                     watcher.through = through.max(Revision(watcher.from.0 - 1));
                     self.behind.push_back(watch);
@@ -385,7 +386,7 @@ impl Stream {
 
     fn history(&self) -> Source {
         Source::History {
-            _counted: self.hub.one_reading(),
+            _counted: Some(self.hub.one_reading()),
         }
     }
 

@@ -397,6 +397,49 @@ async fn large_answers_are_whole_and_no_more_than_four_at_a_time() {
     );
 }
 
+/// What they would have taken is for others.
+#[tokio::test]
+async fn callers_that_take_nothing_are_given_up() {
+    let gateway = before("/etcdserverpb.KV/Range", |_| async {
+        Response::new(body(vec![framed(&large())], Some(&Status::ok(""))))
+    });
+    let mut waiting = Vec::new();
+    for _ in 0..4 {
+        waiting.push(post(&gateway, "/v3/kv/range", "{}").await);
+    }
+    let others =
+        async { while post(&gateway, "/v3/kv/range", "{}").await.status() != StatusCode::OK {} };
+    timeout(WITHIN, others).await.unwrap();
+    // The first one at least; what it has taken until then is all that it gets.
+    let given_up = waiting.remove(0);
+    let length = given_up.headers()["content-length"].to_str().unwrap();
+    let length: usize = length.parse().unwrap();
+    let body = given_up.into_body().collect().await;
+    let taken = body.map_or(0, |taken| taken.to_bytes().len());
+    assert!(taken < length, "{taken} of {length} bytes");
+}
+
+/// A request whose end does not come, and a stream of which not even the first request does.
+#[tokio::test]
+async fn a_request_that_is_not_whole_in_time_is_refused() {
+    let (range, watch) = ("/etcdserverpb.KV/Range", "/etcdserverpb.Watch/Watch");
+    let late = async |grpc, path, sent: &'static str| {
+        let gateway = before(grpc, |_| async { panic!("it was called") });
+        let sent = stream::iter([Ok::<_, Infallible>(Bytes::from(sent))]);
+        let sent = Body::from_stream(sent.chain(stream::pending()));
+        let refused = timeout(2 * WITHIN, post(&gateway, path, sent)).await;
+        read(refused.unwrap()).await
+    };
+    let (unary, stream) = tokio::join!(
+        late(range, "/v3/kv/range", "{\"key\":"),
+        late(watch, "/v3/watch", "{\"create_request\":{")
+    );
+    for (status, told) in [unary, stream] {
+        assert_eq!(status, StatusCode::GATEWAY_TIMEOUT, "{told}");
+        assert!(told.to_string().contains("T-004"), "{told}");
+    }
+}
+
 /// "Nothing was appended" would have its client do it again.
 #[tokio::test]
 async fn a_write_whose_answer_finds_no_room_is_not_said_to_be_not_done() {

@@ -134,6 +134,11 @@ impl Cluster {
 
     /// Stops a replica and starts it again on what its stores hold.
     pub(crate) async fn restart(&mut self, index: usize) {
+        self.restart_after(index, |_| {}).await;
+    }
+
+    /// The same, after its stores were changed while it was stopped.
+    pub(crate) async fn restart_after(&mut self, index: usize, change: impl FnOnce(&Stores)) {
         let stopped = self.running.remove(index);
         self.wire.disconnect(stopped.member.id);
         stopped.replica.shutdown().await;
@@ -144,6 +149,9 @@ impl Cluster {
             _data,
         } = stopped;
         drop((replica, _data));
+        let (data, stores) = open_stores(&member, &directory);
+        change(&stores);
+        drop((data, stores));
         let (data, replica) = self.open(&member, &directory).await;
         let running = Running {
             member,

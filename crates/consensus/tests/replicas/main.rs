@@ -211,6 +211,58 @@ async fn a_member_that_missed_more_than_the_log_holds_catches_up_by_snapshot() {
     .await;
 }
 
+/// The others had made its last entries durable, and it had not yet when it ended. Its log begins after its state then, and
+/// whoever lags behind needs a snapshot of that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_state_was_ahead_of_its_log_brings_others_forward() {
+    let mut cluster = Cluster::founded(3).await;
+    let session = cluster.session(0).await;
+    let leader = cluster.leader().await;
+    let (ahead, behind) = ((leader + 1) % 3, (leader + 2) % 3);
+    // Where there is none, openraft builds one by itself.
+    let earlier = cluster.replica(ahead).stores().state.build_snapshot();
+    drop(earlier.unwrap());
+    cluster.wire.cut_from(cluster.id(behind));
+    for round in 1..=10 {
+        let register = tagged(session, round, register(&format!("ls{round}")));
+        let proposed = cluster.replica(leader).propose(register, soon()).await;
+        proposed.unwrap();
+    }
+    let applied = |cluster: &Cluster, index| {
+        let stores = cluster.replica(index).stores().clone();
+        stores.state.state_hash().0
+    };
+    let last = applied(&cluster, leader);
+    until("the follower has applied all", || {
+        applied(&cluster, ahead) == last
+    })
+    .await;
+    cluster.replica(ahead).stores().state.flush().unwrap();
+    cluster
+        .restart_after(ahead, |stores| {
+            assert_eq!(stores.state.state_hash().0, last);
+            let (done, lost) = std::sync::mpsc::channel();
+            let result = move |result| done.send(result).unwrap();
+            stores.log.truncate_after(Some(last - 5), result);
+            lost.recv().unwrap().unwrap();
+        })
+        .await;
+    // Two of three are there, and whichever leads may lose an election to the other while it hands over.
+    let (heir, deadline) = (cluster.name(ahead), soon());
+    loop {
+        let leader = cluster.leader().await;
+        if leader == ahead {
+            break;
+        }
+        let moved = cluster.replica(leader);
+        let moved = moved.transfer_leader(Some(&heir), deadline).await;
+        assert!(Instant::now() < deadline, "{moved:?}");
+    }
+    cluster.wire.heal();
+    cluster.states_agree().await;
+    assert_eq!(cluster.history(behind).len(), 10);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_moves_to_the_voter_that_is_named() {
     let cluster = Cluster::founded(3).await;

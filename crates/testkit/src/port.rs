@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rand::RngExt;
@@ -10,6 +11,9 @@ use rand::RngExt;
 /// member's port is still free when it comes back.
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
 const ATTEMPTS_MAX: usize = 1_000;
+
+/// Where locks of what the machine has once are: the same place for everybody, whatever `TMPDIR` says.
+pub(crate) const LOCKS: &str = "/tmp";
 
 /// A free port of this machine, held by a lock among all testkits of this machine.
 #[derive(Debug)]
@@ -24,7 +28,7 @@ impl Port {
     /// # Errors
     /// When none is free or the directory for the locks cannot be written.
     pub fn take() -> Result<Self> {
-        let leases = std::env::temp_dir().join("tally-testkit-ports");
+        let leases = Path::new(LOCKS).join("tally-testkit-ports");
         fs::create_dir_all(&leases).with_context(|| format!("creating {}", leases.display()))?;
         for _ in 0..ATTEMPTS_MAX {
             let number = rand::rng().random_range(PORTS);

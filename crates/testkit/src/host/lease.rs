@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use rand::RngExt;
 
 use super::shell::{output, run};
+use crate::port::LOCKS;
 
 const PREFIX: &str = "tally-";
 /// Networks are 10.64.0.0/24 to 10.127.255.0/24.
@@ -43,7 +44,7 @@ impl Lease {
 
     /// `None` when somebody holds it.
     fn try_take(network: u16) -> Result<Option<Self>> {
-        let dir = std::env::temp_dir().join("tally-testkit-networks");
+        let dir = Path::new(LOCKS).join("tally-testkit-networks");
         fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         let path: PathBuf = dir.join(format!("{network:04x}"));
         let lock = File::create(&path).with_context(|| format!("opening {}", path.display()))?;

@@ -1,12 +1,13 @@
 //! Which path is which call, and how their messages are read from JSON and written as such. The paths are those of
 //! etcd 3.5's gateway.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use bytes::Bytes;
 use prost::Message;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use tally_model::explanation::codes;
 use tally_proto::etcd;
@@ -192,15 +193,25 @@ const fn leases(path: &'static str) -> Call {
     )
 }
 
-/// A call that is always refused, whatever it asks: its messages are not known here.
+/// A call that is always refused, whatever it asks: its messages are not known here, but for being JSON.
 const fn refused(path: &'static str, grpc: &'static str) -> Call {
     Call {
         path,
         grpc,
         kind: Kind::Unary,
         writes: |_| false,
-        read: |_| Ok(Vec::new()),
+        read: |json| read::<Anything>(json).map(|_| Vec::new()),
         write: |_| Ok(b"{}".to_vec()),
+    }
+}
+
+/// What a call asks of which nothing is known.
+#[derive(Clone, PartialEq, Message)]
+struct Anything {}
+
+impl<'de> Deserialize<'de> for Anything {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        BTreeMap::<String, IgnoredAny>::deserialize(json).map(|_| Self {})
     }
 }
 

@@ -77,6 +77,8 @@ pub fn json_seeds() -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
 
     #[test]
@@ -85,6 +87,17 @@ mod tests {
         let found = found.iter().map(|seed| requests(seed[0], &seed[2..], 5));
         let found: Vec<_> = found.map(|(all, well)| (all.len(), well)).collect();
         assert_eq!(found, [(1, true), (1, true), (3, true), (1, true)]);
+    }
+
+    #[test]
+    fn what_is_no_request_is_none_of_a_call_that_is_always_refused_either() {
+        for path in ["/v3/auth/{*call}", "/v3/lock/{call}", "/v3/watch"] {
+            let which = CALLS.iter().position(|call| call.path == path);
+            let which = which.and_then(|which| u8::try_from(which).ok()).unwrap();
+            let body = br#":"1\u0031","{\"}":[{"a"#;
+            assert_eq!(requests(which, body, 100), (Vec::new(), false), "{path}");
+            json(&[&[which, 3], &body[..]].concat());
+        }
     }
 
     #[test]

@@ -133,9 +133,10 @@ async fn what_was_compacted_before_the_snapshot_ends_a_watcher_that_needs_it() -
     let mut away = Away::start().await?;
     let (first, last) = away.missed;
     let compacted = last - 1;
+    // Answered when it is removed: as long as it is there, who has begun is told of it.
     let compaction = CompactionRequest {
         revision: compacted,
-        physical: false,
+        physical: true,
     };
     away.kv.compact(compaction).await?;
     away.back().await?;

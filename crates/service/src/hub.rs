@@ -203,11 +203,6 @@ impl Hub {
         (self.bounds.watchers.get(), self.bounds.reading.get())
     }
 
-    /// Counts one watcher as reading the history for itself, until this is dropped.
-    pub(crate) fn one_reading(&self) -> Share {
-        self.bounds.reading.add(1)
-    }
-
     /// What waits for the streams of the member, bytes.
     pub(crate) fn waiting(&self) -> &Amount {
         &self.bounds.waiting

@@ -99,16 +99,20 @@ impl Way {
         // A stream that has ended takes its watchers with it in a moment.
         let _ = self.deliveries.send((delivery, [in_stream, in_member]));
     }
-}
 
-impl Way {
     /// Tells a watcher that it is let go.
     pub(super) fn let_go(&self, watch: Watch, through: Revision) {
         self.deliver(Delivery::LetGo {
             watch,
             through,
-            counted: self.reading.as_ref().map(|reading| reading.add(1)),
+            counted: self.one_reading(),
         });
+    }
+
+    /// Counts one watcher of the stream as reading the history for itself, until this is dropped; `None` where they do
+    /// not count.
+    pub(crate) fn one_reading(&self) -> Option<Share> {
+        self.reading.as_ref().map(|reading| reading.add(1))
     }
 }
 

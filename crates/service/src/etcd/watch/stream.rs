@@ -386,7 +386,7 @@ impl Stream {
 
     fn history(&self) -> Source {
         Source::History {
-            _counted: Some(self.hub.one_reading()),
+            _counted: self.way.one_reading(),
         }
     }
 

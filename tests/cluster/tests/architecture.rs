@@ -13,6 +13,11 @@ const ARROWS: &[(&str, &[&str], &str)] = &[
         "the model is pure: what a command does must depend on nothing",
     ),
     (
+        "base2histogram",
+        &[],
+        "openraft depends on it, and is to have another one again some day",
+    ),
+    (
         "tally-proto",
         &["tally-model"],
         "messages are converted to and from the model, nothing else",

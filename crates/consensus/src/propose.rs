@@ -20,6 +20,8 @@ use crate::status::count;
 
 /// How long to wait for news of a leader before asking again.
 const LEADER_NEWS: Duration = Duration::from_millis(20);
+/// How long to leave a leader alone that has just taken over and has no room: twice as long each time, up to this.
+const ROOM_MAX: Duration = Duration::from_millis(640);
 
 /// Why a command was not taken. Nothing of it will ever take effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,14 +89,22 @@ impl Replica {
         deadline: std::time::Instant,
     ) -> Result<Answer, ProposeError> {
         count(&self.counts.proposals);
-        let Ok(_permit) = self.inflight.try_acquire() else {
-            count(&self.counts.overloaded);
-            return Err(NotAccepted::Overloaded.into());
+        // However much clients ask, leases end and what was compacted goes.
+        let _permit = match (self.inflight.try_acquire(), &request.command) {
+            (Ok(permit), _) => Some(permit),
+            (Err(_), own) if own.is_the_leaders_own() => None,
+            (Err(_), _) => {
+                count(&self.counts.overloaded);
+                return Err(NotAccepted::Overloaded.into());
+            }
         };
         let deadline = Instant::from_std(deadline);
         let request = encode_request(&request);
         let mut maybe_appended = false;
+        // Once leadership has moved: how long to wait when there is no room at the next leader, which all turn to at a time.
+        let mut for_room = None;
         let refusal = loop {
+            let asked = self.status.borrow().leader;
             let attempt = match self.attempt(&request, deadline).await {
                 // Apply does not remember what became of an earlier attempt.
                 Ok(answer) if maybe_appended && forgets(&answer) => {
@@ -108,16 +118,34 @@ impl Replica {
                 }
                 Err(attempt) => attempt,
             };
-            match attempt {
-                Attempt::NotLeader => self.leader_news(deadline).await,
-                Attempt::Lost => maybe_appended = true,
-                Attempt::Overloaded => break NotAccepted::Overloaded,
+            let late = match attempt {
+                Attempt::NotLeader => {
+                    self.leader_news(deadline).await;
+                    NotAccepted::NoLeader
+                }
+                Attempt::Lost => {
+                    maybe_appended = true;
+                    // Who lost it may lose it again.
+                    if self.status.borrow().leader == asked {
+                        self.leader_news(deadline).await;
+                    }
+                    NotAccepted::NoLeader
+                }
+                Attempt::Overloaded => match for_room {
+                    Some(wait) => {
+                        self.news_within(deadline, wait).await;
+                        for_room = Some(ROOM_MAX.min(wait * 2));
+                        NotAccepted::Overloaded
+                    }
+                    None => break NotAccepted::Overloaded,
+                },
                 Attempt::NotUnderstood => break NotAccepted::NotUnderstood,
                 Attempt::Halted(why) => break NotAccepted::Halted(why),
-            }
+            };
             if Instant::now() >= deadline {
-                break NotAccepted::NoLeader;
+                break late;
             }
+            for_room = for_room.or(Some(LEADER_NEWS));
             count(&self.counts.retried);
         };
         if maybe_appended {
@@ -222,11 +250,15 @@ impl Replica {
 
     /// Waits for a change of leadership, but not for long: who refused may know it already.
     pub(crate) async fn leader_news(&self, deadline: Instant) {
+        self.news_within(deadline, LEADER_NEWS).await;
+    }
+
+    async fn news_within(&self, deadline: Instant, wait: Duration) {
         let mut lead = self.lead.clone();
         let before = lead.borrow_and_update().leader;
         let left = deadline.saturating_duration_since(Instant::now());
         let changed = lead.wait_for(|now| now.leader != before);
         // News or not, the caller looks again.
-        let _ = timeout(left.min(LEADER_NEWS), changed).await;
+        let _ = timeout(left.min(wait), changed).await;
     }
 }

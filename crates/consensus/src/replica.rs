@@ -231,9 +231,10 @@ impl Replica {
         status
     }
 
-    /// The term of [`Replica::status`].
-    pub fn term(&self) -> u64 {
-        self.status.borrow().term
+    /// The term of the last applied entry. Unlike that of [`Replica::status`] no vote changes it: who has applied more is in
+    /// no earlier one.
+    pub fn applied_term(&self) -> u64 {
+        self.applied.borrow().term
     }
 
     /// Follows how far the state has come.

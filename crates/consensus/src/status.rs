@@ -29,6 +29,8 @@ pub enum Role {
 pub struct AppliedMark {
     /// Index of the last applied entry; `None` before the first, whose index is 0.
     pub index: Option<u64>,
+    /// The term in which it was appended; 0 before the first.
+    pub term: u64,
     /// The store's revision after it.
     pub revision: Revision,
 }

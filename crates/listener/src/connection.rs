@@ -307,7 +307,10 @@ impl Future for Answer {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
-            Self::Direct(answer) => answer.as_mut().poll(context).map_ok(status::explain),
+            Self::Direct(answer) => answer
+                .as_mut()
+                .poll(context)
+                .map_ok(|response| status::explain(response, None)),
             Self::Routed(answer) => {
                 let answer = answer.as_mut().poll(context);
                 answer.map_ok(|response| response.map(Body::new))

@@ -59,10 +59,10 @@ pub struct Served {
     pub http1: Router,
 }
 
-/// Gives what tonic itself answers a code of Tally's.
-pub fn explained(router: Router) -> Router {
-    router.layer(MapResponseLayer::new(|response: Response<Body>| {
-        status::explain(response)
+/// Gives what tonic itself answers a code of Tally's. `lists` is [`Port::lists`].
+pub fn explained(router: Router, lists: Option<&'static str>) -> Router {
+    router.layer(MapResponseLayer::new(move |response: Response<Body>| {
+        status::explain(response, lists)
     }))
 }
 
@@ -79,9 +79,10 @@ pub async fn serve(
     let room = Arc::new(Semaphore::new(bounds.connections()));
     let with_strays = |router: Router| {
         let strays = notes.clone();
-        explained(router.fallback(move |request: Request<Body>| {
+        let router = router.fallback(move |request: Request<Body>| {
             std::future::ready(stray::answer(&strays, &request))
-        }))
+        });
+        explained(router, notes.port().lists)
     };
     let router = with_strays(served.router);
     let http1 = match notes.port().speaks {

@@ -35,6 +35,8 @@ pub struct Port {
     pub speaks: Speaks,
     /// What is there instead of what it does not serve.
     pub elsewhere: Vec<Elsewhere>,
+    /// What lists the services and methods that are served here, for example `gRPC reflection`.
+    pub lists: Option<&'static str>,
     /// What is counted here.
     pub counts: Counts,
 }

@@ -6,15 +6,16 @@ use tally_model::explanation::codes;
 use tally_proto::fault::{Fault, too_large};
 use tonic::{Code, Status};
 
-/// Rewrites such an answer; leaves every other one alone.
-pub(crate) fn explain<B: Default>(response: Response<B>) -> Response<B> {
-    match Status::from_header_map(response.headers()).and_then(|found| explained(&found)) {
+/// Rewrites such an answer; leaves every other one alone. `lists` is [`Port::lists`](crate::Port::lists).
+pub(crate) fn explain<B: Default>(response: Response<B>, lists: Option<&str>) -> Response<B> {
+    let found = Status::from_header_map(response.headers());
+    match found.and_then(|found| explained(&found, lists)) {
         Some(status) => status.into_http(),
         None => response,
     }
 }
 
-fn explained(found: &Status) -> Option<Status> {
+fn explained(found: &Status, lists: Option<&str>) -> Option<Status> {
     let said = found.message();
     match found.code() {
         Code::OutOfRange => too_large(found),
@@ -25,12 +26,20 @@ fn explained(found: &Status) -> Option<Status> {
             Some(fault.into_status(Code::InvalidArgument))
         }
         Code::Unimplemented if said.is_empty() => {
-            let found = "this version does not have the called method";
+            let found = with_lists("this version does not have the called method", lists);
             let fault = Fault::new(codes::NOT_SERVED_HERE, found)
                 .with_next("upgrade what was called, or call what it has");
             Some(fault.into_status(Code::Unimplemented))
         }
         _ => None,
+    }
+}
+
+/// With where to look for what there is.
+pub(crate) fn with_lists(found: &str, lists: Option<&str>) -> String {
+    match lists {
+        Some(lists) => format!("{found}; {lists} lists what it has"),
+        None => found.to_owned(),
     }
 }
 
@@ -54,7 +63,7 @@ mod tests {
 
     fn sent(status: Status) -> Option<Status> {
         let response: Response<()> = status.into_http();
-        let headers: HeaderMap = explain(response).headers().clone();
+        let headers: HeaderMap = explain(response, None).headers().clone();
         Status::from_header_map(&headers)
     }
 

@@ -12,6 +12,7 @@ use tonic::Code;
 
 use crate::notes::Notes;
 use crate::port::{Port, Speaks};
+use crate::status::with_lists;
 
 /// Who called; every request has it.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +69,10 @@ fn fault(port: &Port, path: &str, grpc: bool) -> Fault {
         .with_next(format!("call {other}")),
         None => Fault::new(
             codes::NOT_SERVED_HERE,
-            format!("found a call of {service:?}; this is {here}, which does not have it"),
+            with_lists(
+                &format!("found a call of {service:?}; this is {here}, which does not have it"),
+                port.lists,
+            ),
         )
         .with_next("compare the address with `tally cluster status`"),
     }
@@ -122,6 +126,7 @@ mod tests {
             name: "the client port of n1".to_owned(),
             speaks,
             elsewhere: elsewhere.to_vec(),
+            lists: Some("a book"),
             counts: Counts::default(),
         }
     }
@@ -143,6 +148,10 @@ mod tests {
         let fault = fault(&port(Speaks::Grpc), "/helloworld.Greeter/SayHello", true);
         assert!(fault.found.contains("\"helloworld.Greeter\""), "{fault}");
         assert!(fault.found.contains("the client port of n1"), "{fault}");
+        assert!(
+            fault.found.ends_with("; a book lists what it has"),
+            "{fault}"
+        );
     }
 
     #[test]

@@ -271,6 +271,7 @@ async fn run(
         name: format!("the port of log server {}", options.name),
         speaks: Speaks::Grpc,
         elsewhere: Vec::new(),
+        lists: None,
         counts: Counts::default(),
     };
     let router = Routes::new(service).into_axum_router();

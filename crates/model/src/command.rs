@@ -60,6 +60,11 @@ pub enum Command {
 }
 
 impl Command {
+    /// True when the leader itself sends it, one at a time, so that what has to go on does.
+    pub fn is_the_leaders_own(&self) -> bool {
+        matches!(self, Self::PassLeaseTime(_) | Self::ReclaimVersions)
+    }
+
     /// True when applying it may take so long that others notice: it is about a range of keys, or about keys that it
     /// does not name.
     pub fn may_take_long(&self) -> bool {

@@ -54,7 +54,7 @@ pub(crate) fn serve(
     let watch = watch::WatchAnswers(member.clone());
     let cluster = cluster::ClusterAnswers(member.clone());
     let maintenance = maintenance::MaintenanceAnswers(member.clone());
-    let kv = kv::SendsPieces(KvServer::new(kv).max_decoding_message_size(limit));
+    let kv = kv::KvRoute(KvServer::new(kv).max_decoding_message_size(limit));
     let direct = direct.with(&kv, &kv::OFTEN);
     let routes = routes
         .add_service(kv)
@@ -63,7 +63,7 @@ pub(crate) fn serve(
         .add_service(ClusterServer::new(cluster).max_decoding_message_size(limit))
         .add_service(MaintenanceServer::new(maintenance).max_decoding_message_size(limit));
     let services = absent::serve(routes).into_axum_router();
-    let json = tally_gateway::routes(tally_listener::explained(services.clone()), limit);
+    let json = tally_gateway::routes(tally_listener::explained(services.clone(), None), limit);
     let plain = json
         .merge(about::routes(member.clone()))
         .merge(probes::routes(member.clone()));
@@ -76,7 +76,7 @@ pub(crate) fn serve(
 
 /// Who answers, and how far the store has come.
 fn header(member: &Member, revision: Revision) -> ResponseHeader {
-    let term = member.replica().map(|replica| replica.term());
+    let term = member.replica().map(|replica| replica.applied_term());
     ResponseHeader {
         // Half of the id, which is random: enough to tell two clusters apart.
         cluster_id: member.cluster().map_or(0, |cluster| {

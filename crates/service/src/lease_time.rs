@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tally_consensus::{Replica, Role};
 use tally_model::lease::PassLeaseTime;
-use tally_model::{Command, Effect, Outcome, Request, View};
+use tally_model::{Command, Effect, Globals, Outcome, Request, View};
 use tokio::time::MissedTickBehavior;
 
 use crate::member::Member;
@@ -58,6 +58,15 @@ pub(crate) async fn run(member: Arc<Member>) -> Result<(), String> {
     }
 }
 
+/// What counts of the time that has passed. As long as no time of this term was taken, what a leader before has counted may
+/// still be on its way: both together would be more than has passed.
+fn counted_ms(globals: &Globals, term: u64, passed: Duration) -> u64 {
+    match globals.lease_term == term {
+        true => passed.as_millis().try_into().unwrap_or(u64::MAX),
+        false => 0,
+    }
+}
+
 /// Tells what has passed, if anyone has to know. False when there is more to do.
 async fn tell(replica: &Replica, term: u64, passed: Duration) -> bool {
     let state = &replica.stores().state;
@@ -70,7 +79,7 @@ async fn tell(replica: &Replica, term: u64, passed: Duration) -> bool {
         command: Command::PassLeaseTime(PassLeaseTime {
             term,
             from_ms: globals.lease_clock_ms,
-            passed_ms: passed.as_millis().try_into().unwrap_or(u64::MAX),
+            passed_ms: counted_ms(&globals, term, passed),
         }),
     };
     match replica.propose(told, Instant::now() + TOLD_WITHIN).await {
@@ -85,5 +94,24 @@ async fn tell(replica: &Replica, term: u64, passed: Duration) -> bool {
             tracing::debug!(%error, "time for leases stands still");
             true
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The leader before has counted a second that is not told yet. A lease that is granted now would end a second and a half
+    /// early if this one counted from when it began to lead.
+    #[test]
+    fn a_leader_counts_nothing_before_time_of_its_term_was_taken() {
+        let mut globals = Globals {
+            lease_term: 5,
+            ..Globals::default()
+        };
+        let passed = Duration::from_millis(500);
+        assert_eq!(counted_ms(&globals, 6, passed), 0);
+        globals.lease_term = 6;
+        assert_eq!(counted_ms(&globals, 6, passed), 500);
     }
 }

@@ -57,6 +57,7 @@ impl Ports {
                 http: "etcd's JSON below /v3/, /version, /health, /livez and /readyz",
             },
             elsewhere: vec![self.for_members(), self.for_operators()],
+            lists: Some("gRPC reflection"),
             counts: metrics.client_port.clone(),
         }
     }
@@ -66,6 +67,7 @@ impl Ports {
             name: format!("the peer port of {}", self.name),
             speaks: Speaks::Grpc,
             elsewhere: [&self.for_clients()[..], &[self.for_operators()]].concat(),
+            lists: None,
             counts: metrics.peer_port.clone(),
         }
     }
@@ -75,6 +77,7 @@ impl Ports {
             name: format!("the http port of {}", self.name),
             speaks: Speaks::Http,
             elsewhere: [&self.for_clients()[..], &[self.for_members()]].concat(),
+            lists: None,
             counts: metrics.http_port.clone(),
         }
     }

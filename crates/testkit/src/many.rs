@@ -205,7 +205,9 @@ pub async fn replace(cluster: &mut Cluster, name: &str) -> Result<()> {
         Ok(())
     })
     .await?;
-    let replaced = cluster.operator().start(&["member", "replace", name])?;
+    let replaced = cluster
+        .operator()
+        .start(&["member", "replace", name, "--timeout", "10m"])?;
     let replaced = tokio::time::timeout(STEP_WITHIN, replaced.wait_with_output()).await??;
     ensure!(replaced.status.success(), "not replaced: {replaced:?}");
     caught_up(cluster, name).await

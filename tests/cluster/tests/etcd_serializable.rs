@@ -138,6 +138,8 @@ async fn a_member_alone_answers_serializable_reads_and_no_others() -> Result<()>
     no_leader(async || kv.clone().txn(txn(false)).await).await?;
     // One within another asks for the latest, as in etcd, whatever is read in it.
     no_leader(async || kv.clone().txn(nested()).await).await?;
+    // And one that only compares, which says nowhere that less will do.
+    no_leader(async || kv.clone().txn(TxnRequest::default()).await).await?;
     let mut members = ClusterClient::new(channel(&cluster.address(alone)?).await?);
     let listed = members.member_list(list(false)).await?.into_inner();
     ensure!(listed.members.len() == 3, "{listed:?}");

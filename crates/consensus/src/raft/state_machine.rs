@@ -31,6 +31,7 @@ impl StateMachine {
     pub(crate) fn new(state: StateStore) -> Self {
         let (applied, _) = watch::channel(AppliedMark {
             index: None,
+            term: 0,
             revision: Revision::EMPTY,
         });
         let machine = Self { state, applied };
@@ -44,10 +45,14 @@ impl StateMachine {
     }
 
     fn publish(&self) {
-        let index = self.state.applied().last_applied.map(|id| id.index);
+        let last = self.state.applied().last_applied;
         // A read that fails has stopped the member already.
         if let Ok(revision) = self.state.with_view(|view| view.revision()) {
-            self.applied.send_replace(AppliedMark { index, revision });
+            self.applied.send_replace(AppliedMark {
+                index: last.map(|id| id.index),
+                term: last.map_or(0, |id| id.term),
+                revision,
+            });
         }
     }
 }

@@ -8,7 +8,7 @@ mod wire;
 use std::time::{Duration, Instant};
 
 use cluster::{Cluster, register, set_state, tagged, until};
-use tally_consensus::{Consistency, NotAccepted, ProposeError, ReadError, Role};
+use tally_consensus::{Consistency, ManageError, NotAccepted, ProposeError, ReadError, Role};
 use tally_model::{Effect, Outcome, StorageState, View};
 
 /// Far longer than anything here takes.
@@ -174,6 +174,35 @@ async fn too_many_commands_are_turned_away_and_never_applied() {
     assert_eq!(replica.counters().overloaded, refused);
     cluster.states_agree().await;
     assert_eq!(cluster.history(leader).len(), done);
+}
+
+/// All that two members have room for turns to the next leader at a time, which has no more room than each of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_leader_without_room_is_asked_again() {
+    const ROOM: u64 = 4;
+    let cluster = Cluster::founded_with(3, |options| options.inflight_max = ROOM as usize).await;
+    let session = cluster.session(0).await;
+    let mut sequence = 0;
+    for _ in 0..5 {
+        let leader = cluster.leader().await;
+        cluster.wire.cut_from(cluster.id(leader));
+        let mut sent = Vec::new();
+        for other in [(leader + 1) % 3, (leader + 2) % 3] {
+            for _ in 0..ROOM {
+                sequence += 1;
+                let request = tagged(session, sequence, register(&format!("ls{sequence}")));
+                let replica = cluster.replica(other);
+                sent.push(async move { replica.propose(request, soon()).await });
+            }
+        }
+        for answer in futures::future::join_all(sent).await {
+            let outcome = answer.expect("the deadline has room").outcome;
+            assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+        }
+        cluster.wire.heal();
+        cluster.states_agree().await;
+    }
+    assert_eq!(cluster.history(0).len() as u64, sequence);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -352,6 +381,37 @@ async fn a_new_member_takes_the_place_of_a_lost_one() {
     let status = replica.status();
     let members = &status.membership.members;
     assert!(!members.contains_key(&cluster.id(lost)), "{members:?}");
+}
+
+/// The first that was to take the place was lost too, before it had anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_member_votes_once_it_has_caught_up_and_not_before() {
+    let mut cluster = Cluster::founded(3).await;
+    let leader = cluster.leader().await;
+    let lost = (leader + 1) % 3;
+    cluster.wire.cut_from(cluster.id(lost));
+    let replica = cluster.replica(leader);
+    let name = cluster.name(lost);
+    let (first, second) = (
+        cluster.add_stranger(&name).await,
+        cluster.add_stranger(&name).await,
+    );
+    cluster.wire.cut_from(cluster.id(first));
+    let little = Instant::now() + Duration::from_millis(500);
+    let late = replica.replace_member(&cluster.member(first), little).await;
+    assert_eq!(late, Err(ManageError::Late("the replacement")));
+    let membership = replica.status().membership;
+    assert!(membership.members.contains_key(&cluster.id(first)));
+    assert!(!membership.voters.contains(&cluster.id(first)));
+    let removed = replica
+        .replace_member(&cluster.member(second), soon())
+        .await;
+    assert_eq!(removed.unwrap(), cluster.id(lost));
+    let membership = replica.status().membership;
+    assert!(membership.voters.contains(&cluster.id(second)));
+    let ids: Vec<_> = membership.members.keys().copied().collect();
+    let gone = [cluster.id(lost), cluster.id(first)];
+    assert!(ids.iter().all(|id| !gone.contains(id)), "{membership:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

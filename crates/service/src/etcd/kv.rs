@@ -32,7 +32,7 @@ use crate::deadline;
 use crate::member::Member;
 
 use sent::Sent;
-pub(super) use server::SendsPieces;
+pub(super) use server::KvRoute;
 
 /// What clients call again and again.
 pub(super) const OFTEN: [&str; 4] = [
@@ -233,15 +233,16 @@ impl KvAnswers {
     }
 }
 
-/// True when a transaction that only reads does not ask for the latest. One with another in it does, as in etcd.
+/// True when a transaction that only reads does not ask for the latest. One with another in it does, as in etcd. So does one
+/// that only compares, which says nowhere that less will do, though etcd answers it from what the member has.
 fn is_serializable(txn: &TxnRequest) -> bool {
-    let mut ops = txn.success.iter().chain(&txn.failure);
-    ops.all(|op: &RequestOp| match &op.request {
-        Some(Asked::RequestRange(range)) => range.serializable,
-        Some(Asked::RequestTxn(_) | Asked::RequestPut(_) | Asked::RequestDeleteRange(_)) | None => {
-            false
-        }
-    })
+    let mut ops = txn.success.iter().chain(&txn.failure).peekable();
+    ops.peek().is_some()
+        && ops.all(|op: &RequestOp| match &op.request {
+            Some(Asked::RequestRange(range)) => range.serializable,
+            Some(Asked::RequestTxn(_) | Asked::RequestPut(_) | Asked::RequestDeleteRange(_))
+            | None => false,
+        })
 }
 
 fn consistency(serializable: bool) -> Consistency {

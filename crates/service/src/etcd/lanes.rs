@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tally_consensus::{NotAccepted, ProposeError, Replica};
 use tally_model::command::OpenSession;
@@ -20,6 +20,9 @@ const LANES: usize = 16;
 /// that a session may hold, whatever the cluster was founded with.
 const WINDOW_MAX: u64 = 512;
 
+/// How long to wait for a session, whoever needs it.
+const OPENED_WITHIN: Duration = Duration::from_secs(10);
+
 /// See the module.
 pub(super) struct Lanes {
     marker: Marker,
@@ -30,7 +33,7 @@ pub(super) struct Lanes {
 #[derive(Default)]
 struct Lane {
     /// Held while the session is opened.
-    opening: tokio::sync::Mutex<()>,
+    opening: Arc<tokio::sync::Mutex<()>>,
     numbers: Mutex<Numbers>,
 }
 
@@ -150,35 +153,45 @@ impl Lanes {
             if let Some(taken) = lane.take() {
                 return Ok(taken);
             }
-            let opening = tokio::time::timeout_at(deadline.into(), lane.opening.lock()).await;
-            let _one = opening.map_err(|_| Some(NotAccepted::NoLeader.into()))?;
+            let late = |_| Some(NotAccepted::NoLeader.into());
+            let opening = lane.opening.clone().lock_owned();
+            let opening = tokio::time::timeout_at(deadline.into(), opening).await;
+            let opening = opening.map_err(late)?;
             if lane.lock().session.is_none() {
-                let session = self.open(replica, deadline).await?;
-                lane.lock().session = Some(session);
+                // Its session is for those that come after it, too, though nobody waits for it any more.
+                let opened = tokio::spawn({
+                    let (lane, replica, marker) = (lane.clone(), replica.clone(), self.marker);
+                    async move {
+                        let session = open(&replica, marker).await?;
+                        lane.lock().session = Some(session);
+                        drop(opening);
+                        Ok(())
+                    }
+                });
+                let opened = tokio::time::timeout_at(deadline.into(), opened).await;
+                let opened = opened.map_err(late)?;
+                opened.unwrap_or_else(|_| Err(Some(NotAccepted::NoLeader.into())))?;
             }
         }
     }
+}
 
-    async fn open(
-        &self,
-        replica: &Replica,
-        deadline: Instant,
-    ) -> Result<SessionId, Option<ProposeError>> {
-        let marker = self.marker;
-        let request = Request {
-            tagged: None,
-            command: Command::OpenSession(OpenSession { marker }),
-        };
-        let answer = replica.propose(request, deadline).await.map_err(Some)?;
-        match answer.outcome {
-            Outcome::Applied {
-                effect: Effect::SessionOpened { session },
-                ..
-            } => Ok(session),
-            outcome => {
-                tracing::error!(?outcome, "a session of this member's own was not opened");
-                Err(Some(NotAccepted::NoLeader.into()))
-            }
+/// Opens a session of this member's own.
+async fn open(replica: &Replica, marker: Marker) -> Result<SessionId, Option<ProposeError>> {
+    let request = Request {
+        tagged: None,
+        command: Command::OpenSession(OpenSession { marker }),
+    };
+    let deadline = Instant::now() + OPENED_WITHIN;
+    let answer = replica.propose(request, deadline).await.map_err(Some)?;
+    match answer.outcome {
+        Outcome::Applied {
+            effect: Effect::SessionOpened { session },
+            ..
+        } => Ok(session),
+        outcome => {
+            tracing::error!(?outcome, "a session of this member's own was not opened");
+            Err(Some(NotAccepted::NoLeader.into()))
         }
     }
 }

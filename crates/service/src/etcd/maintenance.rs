@@ -52,7 +52,7 @@ impl Maintenance for MaintenanceAnswers {
             db_size_in_use: bytes,
             leader: status.leader.unwrap_or_default().0,
             raft_index: status.committed_index.unwrap_or(0),
-            raft_term: status.term,
+            raft_term: replica.applied_term(),
             raft_applied_index: applied,
             errors: faults.into_iter().collect(),
             is_learner: !status.membership.voters.contains(&self.0.id()),

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use crate::identifier::{LeaseId, Revision};
 
-pub use compaction::RECLAIMED_AT_ONCE_MAX;
+pub use compaction::RECLAIMED_AT_ONCE;
 pub use draft::{ANSWER_BYTES_MAX, READ_BYTES_MAX, ROWS_MAX};
 pub use range::{Bounds, Order, Range, RangeAnswer, RangeEnd, SortBy, walk};
 pub use txn::{Compare, Comparison, Expected, Txn, read};
@@ -145,6 +145,27 @@ pub struct KeyChanged {
     pub id: EventId,
     pub key: Bytes,
     pub deleted: bool,
+}
+
+/// How many [`KeyChanged`] there may be together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtMost {
+    pub changes: usize,
+    /// None comes after those whose keys have so many bytes together.
+    pub key_bytes: usize,
+}
+
+impl AtMost {
+    pub const ALL: Self = Self {
+        changes: usize::MAX,
+        key_bytes: usize::MAX,
+    };
+
+    /// True when no more may come after these.
+    pub fn is_reached_by(&self, changed: &[KeyChanged]) -> bool {
+        let bytes = || changed.iter().map(|one| one.key.len()).sum::<usize>();
+        changed.len() >= self.changes || bytes() >= self.key_bytes
+    }
 }
 
 /// One change of one key. A key may change twice in a revision, where two nested transactions of one

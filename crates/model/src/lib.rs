@@ -33,7 +33,7 @@ pub use claim::Claim;
 pub use command::{Actor, Command, Request, Tagged};
 pub use history::{Event, HistoryEntry};
 pub use identifier::*;
-pub use keys::{EventId, KeyAnswer, KeyChanged, KeyEvent, KeyOp, KeyRange, KeyValue};
+pub use keys::{AtMost, EventId, KeyAnswer, KeyChanged, KeyEvent, KeyOp, KeyRange, KeyValue};
 pub use lease::Lease;
 pub use node::{Binding, Node, SetBy};
 pub use outcome::{Alarm, Answer, Effect, Outcome};

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::claim::Claim;
 use crate::history::HistoryEntry;
 use crate::identifier::{LeaseId, Marker, NodeId, NodeName, Revision, Sequence, SessionId, Stamp};
-use crate::keys::{EventId, KeyChanged, KeyEvent, KeyRange, KeyValue};
+use crate::keys::{AtMost, EventId, KeyChanged, KeyEvent, KeyRange, KeyValue};
 use crate::lease::Lease;
 use crate::node::Node;
 use crate::outcome::Answer;
@@ -145,7 +145,7 @@ impl View for MemoryState {
         self.keys_at(keys, at).count() as u64
     }
 
-    fn keys_changed(&self, after: EventId, until: EventId, limit: usize) -> Vec<KeyChanged> {
+    fn keys_changed(&self, after: EventId, until: EventId, at_most: AtMost) -> Vec<KeyChanged> {
         let versions = self.versions.values().flatten();
         let between = versions.filter(|(id, _)| after < **id && **id <= until);
         let changed = between.map(|(id, event)| KeyChanged {
@@ -155,7 +155,13 @@ impl View for MemoryState {
         });
         let mut changed: Vec<_> = changed.collect();
         changed.sort_by_key(|changed| changed.id);
-        changed.truncate(limit);
+        let (mut changes, mut key_bytes) = (0, 0);
+        changed.retain(|changed| {
+            let goes_on = changes < at_most.changes && key_bytes < at_most.key_bytes;
+            changes += 1;
+            key_bytes += changed.key.len();
+            goes_on
+        });
         changed
     }
 

@@ -9,7 +9,7 @@ use crate::history::HistoryEntry;
 use crate::identifier::{
     ClusterId, LeaseId, Marker, NodeId, NodeName, Revision, Sequence, SessionId,
 };
-use crate::keys::{self, EventId, KeyChanged, KeyEvent, KeyRange, KeyValue};
+use crate::keys::{self, AtMost, EventId, KeyChanged, KeyEvent, KeyRange, KeyValue};
 use crate::lease::Lease;
 use crate::node::Node;
 use crate::session::{Session, StoredOutcome};
@@ -99,9 +99,9 @@ pub trait View {
     );
     /// How many keys [`View::scan_keys`] would show.
     fn count_keys(&self, keys: &KeyRange, at: Option<Revision>) -> u64;
-    /// Which keys changed after one event, up to and including another, in the order of the events, at
-    /// most `limit`.
-    fn keys_changed(&self, after: EventId, until: EventId, limit: usize) -> Vec<KeyChanged>;
+    /// Which keys changed after one event, up to and including another, in the order of the events, as far as
+    /// `at_most` says.
+    fn keys_changed(&self, after: EventId, until: EventId, at_most: AtMost) -> Vec<KeyChanged>;
     /// The latest event of a key before another event, as far as it was not forgotten.
     fn version_before(&self, key: &[u8], before: EventId) -> Option<EventId>;
     fn lease(&self, id: LeaseId) -> Option<Lease>;

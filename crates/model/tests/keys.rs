@@ -28,7 +28,8 @@ use tally_model::keys::{DeleteRange, LeaseOf, Put, Txn};
 use tally_model::lease::PassLeaseTime;
 use tally_model::memory::MemoryState;
 use tally_model::{
-    Command, EventId, KeyChanged, KeyEvent, KeyOp, KeyRange, KeyValue, Lease, Revision, View, keys,
+    AtMost, Command, EventId, KeyChanged, KeyEvent, KeyOp, KeyRange, KeyValue, Lease, Revision,
+    View, keys,
 };
 
 use crate::drawn::LEASES;
@@ -129,7 +130,7 @@ impl Pair {
         });
         let before = EventId::last_of(Revision(naive.first() - 1));
         let last = EventId::last_of(Revision(naive.revision()));
-        let changed = state.keys_changed(before, last, usize::MAX);
+        let changed = state.keys_changed(before, last, AtMost::ALL);
         prop_assert_eq!(changed, known.collect::<Vec<_>>());
         Ok(())
     }
@@ -194,7 +195,7 @@ proptest! {
         let revision = store.state.globals().revision;
         store.ask(Command::Compact(Compact { revision }));
         store.ask(Command::ReclaimVersions);
-        let left = store.state.keys_changed(EventId::NONE, EventId::last_of(revision), usize::MAX);
+        let left = store.state.keys_changed(EventId::NONE, EventId::last_of(revision), AtMost::ALL);
         let (last, before): (Vec<_>, Vec<_>) = left.into_iter().partition(|left| left.id.revision == revision);
         prop_assert!(before.iter().all(|left| !left.deleted));
         let kept = before.into_iter().map(|left| (left.key, left.id.revision));

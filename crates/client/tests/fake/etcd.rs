@@ -6,8 +6,8 @@ use std::pin::Pin;
 use tally_model::command::Compact;
 use tally_model::keys::{self, DeleteRange, Put, Range};
 use tally_model::{
-    Command, Effect, EventId, KeyChanged, KeyOp, KeyRange, Outcome, Request, Revision, SessionId,
-    Tag, Tagged, View,
+    AtMost, Command, Effect, EventId, KeyChanged, KeyOp, KeyRange, Outcome, Request, Revision,
+    SessionId, Tag, Tagged, View,
 };
 use tally_proto::convert::{digest, txn};
 use tally_proto::etcd;
@@ -195,7 +195,7 @@ fn events(
     until: Revision,
 ) -> Vec<mvcc::Event> {
     let (after, until) = (EventId::last_of(after), EventId::last_of(until));
-    let changed = view.keys_changed(after, until, usize::MAX).into_iter();
+    let changed = view.keys_changed(after, until, AtMost::ALL).into_iter();
     let changed = changed.filter(|changed| watched.contains(&changed.key));
     changed
         .map(|KeyChanged { id, key, deleted }| {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{EventId, KeyChanged};
+use super::{AtMost, EventId, KeyChanged};
 use crate::change::Change;
 use crate::draft::Draft;
 use crate::identifier::Revision;
@@ -12,7 +12,10 @@ use crate::refusal::Refusal;
 use crate::view::View;
 
 /// Events that one entry looks at: what it removes is one batch, which others wait for.
-pub const RECLAIMED_AT_ONCE_MAX: usize = 500;
+pub const RECLAIMED_AT_ONCE: AtMost = AtMost {
+    changes: 500,
+    key_bytes: 1 << 20,
+};
 
 /// Ends reads and watches of revisions before `revision`.
 pub(crate) fn compact(draft: &mut Draft<'_, impl View>, revision: Revision) -> Outcome {
@@ -57,8 +60,8 @@ pub(crate) fn reclaim(draft: &mut Draft<'_, impl View>) -> Outcome {
     let after = draft.globals.reclaimed;
     let changed = draft
         .view
-        .keys_changed(after, EventId::last_of(until), RECLAIMED_AT_ONCE_MAX);
-    let all = changed.len() < RECLAIMED_AT_ONCE_MAX;
+        .keys_changed(after, EventId::last_of(until), RECLAIMED_AT_ONCE);
+    let all = !RECLAIMED_AT_ONCE.is_reached_by(&changed);
     draft.globals.reclaimed = match changed.last() {
         Some(last) if !all => last.id,
         Some(_) | None => reclaimed_for(until),

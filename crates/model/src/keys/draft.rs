@@ -54,8 +54,12 @@ impl AtOnce {
 /// again after a restart.
 pub const ROWS_MAX: u64 = 2_000_000;
 
-/// What it costs to count as of an earlier revision, whatever there was: events since then are looked at.
-const ROWS_OF_PAST_COUNT: u64 = 10_000;
+/// Bytes of a name that a deletion writes like one row more: a name is in several rows, and in memory several times.
+const ROW_NAME_BYTES: usize = 128;
+
+/// What it costs to look back to an earlier revision, whatever is found: what was changed since then, or was deleted before, is
+/// passed by.
+const ROWS_OF_PAST: u64 = 10_000;
 
 /// Bytes that the answer to one request which writes may have: it is stored, and passed between members.
 pub const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -63,6 +67,14 @@ pub const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Bytes that a read may hold at once. A range whose keys come in their order need not be held: see
 /// [`walk`](super::walk).
 pub const READ_BYTES_MAX: usize = 64 << 20;
+
+/// What it costs beside the keys that are found.
+fn rows_of_past(keys: &KeyRange, past: Option<Revision>) -> u64 {
+    match (keys, past) {
+        (KeyRange::Between(..) | KeyRange::From(_), Some(_)) => ROWS_OF_PAST,
+        (KeyRange::One(_), _) | (_, None) => 0,
+    }
+}
 
 /// What a key takes in an answer beside its name and its value.
 const ANSWERED_KEY_BYTES: usize = 64;
@@ -135,6 +147,11 @@ impl<'v, V: View> KeysDraft<'v, V> {
             .set(self.answer_bytes.get().saturating_sub(bytes));
     }
 
+    /// Notes the name of a key that is deleted: however long it is, the request has it not, or only where it begins.
+    pub(super) fn writes_name(&self, name: &Bytes) {
+        self.looked_at((name.len() / ROW_NAME_BYTES) as u64);
+    }
+
     fn holds_bytes(&self, bytes: usize) {
         self.answer_bytes
             .set(self.answer_bytes.get().saturating_add(bytes));
@@ -204,17 +221,25 @@ impl<'v, V: View> KeysDraft<'v, V> {
         };
         // The state as it stands is what it was at its revision, and quicker to read.
         let past = at.filter(|at| *at < self.before);
+        self.looked_at(rows_of_past(keys, past));
         if at.is_some() || self.written.is_empty() {
             return self.view.scan_keys(keys, past, visit);
         }
-        let written = self.written.range(keys.start().clone()..);
-        let mut written = written.filter(|(key, _)| keys.contains(key)).peekable();
+        let mut pass = |now: Option<KeyValue>| match now {
+            Some(now) => visit(now),
+            None => {
+                self.looked_at(1);
+                match self.is_too_much() {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            }
+        };
+        let mut written = self.written_in(keys).peekable();
         let mut stopped = false;
         self.view.scan_keys(keys, None, &mut |stored| {
             while let Some((key, now)) = written.next_if(|(key, _)| **key <= stored.key) {
-                if let Some(now) = now
-                    && visit(now.clone()).is_break()
-                {
+                if pass(now.clone()).is_break() {
                     stopped = true;
                     return ControlFlow::Break(());
                 }
@@ -222,7 +247,7 @@ impl<'v, V: View> KeysDraft<'v, V> {
                     return ControlFlow::Continue(());
                 }
             }
-            let next = visit(stored);
+            let next = pass(Some(stored));
             stopped = next.is_break();
             next
         });
@@ -230,27 +255,28 @@ impl<'v, V: View> KeysDraft<'v, V> {
             return;
         }
         for (_, now) in written {
-            if let Some(now) = now
-                && visit(now.clone()).is_break()
-            {
+            if pass(now.clone()).is_break() {
                 return;
             }
         }
+    }
+
+    /// What the entry wrote of a range, in its order.
+    fn written_in(&self, keys: &KeyRange) -> impl Iterator<Item = (&Bytes, &Option<KeyValue>)> {
+        let written = self.written.range(keys.start().clone()..);
+        written.take_while(|(key, _)| keys.contains(key))
     }
 
     /// How many keys [`KeysDraft::scan`] would show.
     pub(super) fn count(&self, keys: &KeyRange, at: Option<Revision>) -> u64 {
         let past = at.filter(|at| *at < self.before);
         let stored = self.view.count_keys(keys, past);
-        self.looked_at(match past {
-            Some(_) => stored.max(ROWS_OF_PAST_COUNT),
-            None => stored,
-        });
+        self.looked_at(stored.max(rows_of_past(keys, past)));
         if at.is_some() {
             return stored;
         }
-        let written = self.written.iter().filter(|(key, _)| keys.contains(key));
-        written.fold(stored, |count, (key, now)| {
+        self.written_in(keys).fold(stored, |count, (key, now)| {
+            self.looked_at(1);
             let stands = self.view.key(key).is_some();
             count + u64::from(now.is_some()) - u64::from(stands)
         })

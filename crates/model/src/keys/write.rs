@@ -102,6 +102,12 @@ pub(super) fn put(draft: &mut Draft<'_, impl View>, ask: &Put) -> KeyAnswer {
     if ask.keeps() && previous.is_none() {
         draft.keys.keeps_nothing();
     }
+    // What is answered, and what is written although the request does not have it.
+    if let Some(previous) = &previous
+        && (ask.want_previous || ask.value.is_none())
+    {
+        draft.keys.holds(previous);
+    }
     let revision = draft.revise();
     let value = match (&ask.value, &previous) {
         (Some(value), _) => value.clone(),
@@ -129,6 +135,7 @@ pub(super) fn delete(draft: &mut Draft<'_, impl View>, ask: &DeleteRange) -> Key
     let mut previous = Vec::new();
     draft.keys.scan(&ask.keys, None, &mut |found| {
         if !is_reserved(&found.key) {
+            draft.keys.writes_name(&found.key);
             if ask.want_previous {
                 draft.keys.holds(&found);
             }

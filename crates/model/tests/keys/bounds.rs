@@ -7,7 +7,8 @@ use tally_model::command::Compact;
 use tally_model::keys::{DeleteRange, LeaseOf, Order, Put, Range, SortBy, Txn};
 use tally_model::lease::{GrantLease, LEASES_MAX, PassLeaseTime};
 use tally_model::{
-    Change, Command, Effect, KeyAnswer, KeyOp, KeyRange, LeaseId, Outcome, Revision, View, keys,
+    AtMost, Change, Command, Effect, KeyAnswer, KeyOp, KeyRange, LeaseId, Outcome, Revision, View,
+    keys,
 };
 
 use crate::store::{Store, result};
@@ -69,7 +70,7 @@ fn a_write_that_answers_with_too_much_is_refused_and_changes_nothing() {
     let last = keys::EventId::last_of(before.next());
     let events = store
         .state
-        .keys_changed(keys::EventId::NONE, last, usize::MAX);
+        .keys_changed(keys::EventId::NONE, last, AtMost::ALL);
     assert_eq!(events.len(), 20);
     // What only reads may be as large as it is.
     let KeyOp::Txn(greedy) = greedy else {
@@ -80,6 +81,106 @@ fn a_write_that_answers_with_too_much_is_refused_and_changes_nothing() {
         ..greedy
     });
     assert!(result(&keys::read(&store.state, &read)).is_ok());
+}
+
+/// A request may be small, and what it keeps or answers with large.
+#[test]
+fn puts_that_keep_or_answer_with_too_much_are_refused_and_change_nothing() {
+    let mut store = Store::new();
+    let names: Vec<String> = (0..20).map(|number| format!("large/{number:02}")).collect();
+    for name in &names {
+        store.ask(Command::Keys(put_of(name, vec![0; 1 << 20])));
+    }
+    let before = store.state.globals().revision;
+    for (value, want_previous, refused) in [
+        (None, false, true),
+        (Some(Bytes::new()), true, true),
+        (Some(Bytes::new()), false, false),
+    ] {
+        let puts = names.iter().map(|name| {
+            KeyOp::Put(Put {
+                key: name.clone().into(),
+                value: value.clone(),
+                lease: LeaseOf::Given(None),
+                want_previous,
+            })
+        });
+        let all = KeyOp::Txn(Txn {
+            compare: Vec::new(),
+            success: puts.collect(),
+            failure: Vec::new(),
+        });
+        let outcome = store.ask(Command::Keys(all)).outcome;
+        match refused {
+            true => {
+                assert_eq!(result(&outcome), Err("T-509"));
+                assert_eq!(store.state.globals().revision, before);
+            }
+            false => assert!(result(&outcome).is_ok()),
+        }
+    }
+}
+
+/// The names are in the state several times, and in memory while it is written.
+#[test]
+fn long_names_count_for_what_they_take() {
+    let mut store = Store::new();
+    let long = |number: u32| format!("{number:03}{}", "n".repeat(1 << 20));
+    for number in 0..300 {
+        store.ask(Command::Keys(put_of(&long(number), Vec::new())));
+    }
+    let delete = |keys| {
+        KeyOp::Delete(DeleteRange {
+            keys,
+            want_previous: false,
+        })
+    };
+    let outcome = store.ask(Command::Keys(delete(all()))).outcome;
+    assert_eq!(result(&outcome), Err("T-509"));
+    assert_eq!(store.state.count_keys(&all(), None), 300);
+    let some = KeyRange::Between("000".into(), "050".into());
+    assert!(result(&store.ask(Command::Keys(delete(some))).outcome).is_ok());
+    assert_eq!(store.state.count_keys(&all(), None), 250);
+    // What they leave behind is removed in steps that are no larger for it.
+    let revision = store.state.globals().revision;
+    store.ask(Command::Compact(Compact { revision }));
+    let first = store.state.globals().reclaimed;
+    store.ask(Command::ReclaimVersions);
+    let second = store.state.globals().reclaimed;
+    assert_eq!(
+        second.revision.0,
+        first.revision.0 + 2,
+        "{first:?}, {second:?}"
+    );
+}
+
+/// What a transaction has deleted is passed by, again and again, and counts.
+#[test]
+fn what_a_transaction_passes_by_counts() {
+    let mut store = Store::new();
+    let count = 2_000;
+    for number in 0..count {
+        store.ask(Command::Keys(put_of(&format!("{number:05}"), Vec::new())));
+    }
+    let before = store.state.globals().revision;
+    let with_reads = |reads| {
+        let delete = KeyOp::Delete(DeleteRange {
+            keys: all(),
+            want_previous: false,
+        });
+        let reads = (0..reads).map(|_| KeyOp::Range(Range::of(all())));
+        KeyOp::Txn(Txn {
+            compare: Vec::new(),
+            success: [delete].into_iter().chain(reads).collect(),
+            failure: Vec::new(),
+        })
+    };
+    let outcome = store.ask(Command::Keys(with_reads(1_000))).outcome;
+    assert_eq!(result(&outcome), Err("T-509"));
+    assert_eq!(store.state.globals().revision, before);
+    let outcome = store.ask(Command::Keys(with_reads(100))).outcome;
+    assert!(result(&outcome).is_ok());
+    assert_eq!(store.state.count_keys(&all(), None), 0);
 }
 
 /// Whoever sorts holds all that is sorted, but for the values.
@@ -129,7 +230,7 @@ fn a_read_that_would_hold_too_much_is_refused_and_one_in_order_is_not() {
 #[test]
 fn no_deletion_outlives_two_compactions() {
     let mut store = Store::new();
-    let count = keys::RECLAIMED_AT_ONCE_MAX + 100;
+    let count = keys::RECLAIMED_AT_ONCE.changes + 100;
     for number in 0..count {
         store.ask(Command::Keys(put_of(&format!("k/{number:05}"), Vec::new())));
     }
@@ -158,7 +259,7 @@ fn no_deletion_outlives_two_compactions() {
     );
     let from = keys::EventId::last_of(before);
     let there = keys::EventId::last_of(deleted);
-    let there = store.state.keys_changed(from, there, usize::MAX);
+    let there = store.state.keys_changed(from, there, AtMost::ALL);
     assert_eq!(there.len(), count);
     store.ask(Command::Keys(put_of("last", Vec::new())));
     compact(&mut store);
@@ -168,7 +269,7 @@ fn no_deletion_outlives_two_compactions() {
     let last = keys::EventId::last_of(store.state.globals().revision);
     let left = store
         .state
-        .keys_changed(keys::EventId::NONE, last, usize::MAX);
+        .keys_changed(keys::EventId::NONE, last, AtMost::ALL);
     assert_eq!(left.len(), 1, "{left:?}");
 }
 

@@ -180,8 +180,7 @@ impl StateView<'_> {
     /// Keys of a range as of an earlier revision.
     pub(super) fn count_at(&self, keys: &KeyRange, at: Revision) -> u64 {
         if let KeyRange::One(name) = keys {
-            let after = [&key_version::key(name, EventId::last_of(at))[..], &[0]].concat();
-            let last = self.last_row(key_version::prefix(name), after, key_version::decode);
+            let last = self.version_at(&key_version::prefix(name), at);
             return last.is_some_and(|version| !version.deleted).into();
         }
         self.count_without_later(keys, at).unwrap_or_else(|| {

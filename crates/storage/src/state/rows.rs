@@ -1,7 +1,7 @@
 //! Rows in their order: those of the snapshot, with those laid over it in their places.
 
-use std::collections::btree_map;
-use std::ops::ControlFlow;
+use std::collections::{BTreeMap, btree_map};
+use std::ops::{Bound, ControlFlow};
 
 use rocksdb::{DB, DBRawIteratorWithThreadMode};
 
@@ -18,6 +18,9 @@ pub(super) struct Cursor<'v> {
     /// The next of those that wait to be written.
     over: Option<Over<'v>>,
     waiting: btree_map::Range<'v, Vec<u8>, Option<Value>>,
+    /// All of them, and the end.
+    all_waiting: &'v BTreeMap<Vec<u8>, Option<Value>>,
+    until: Vec<u8>,
 }
 
 impl Cursor<'_> {
@@ -32,6 +35,19 @@ impl Cursor<'_> {
     /// Goes on to the next row.
     pub(super) fn next(&mut self) {
         self.pass();
+        self.pass_hidden();
+    }
+
+    /// Goes on to the first row from `from` on, which is not before the one that it stands at.
+    pub(super) fn seek(&mut self, from: &[u8]) {
+        let from = from.min(&self.until);
+        self.stored.seek(from);
+        let bounds = (
+            Bound::Included(from),
+            Bound::Excluded(self.until.as_slice()),
+        );
+        self.waiting = self.all_waiting.range::<[u8], _>(bounds);
+        self.over = self.waiting.next();
         self.pass_hidden();
     }
 
@@ -70,15 +86,15 @@ impl StateView<'_> {
             return None;
         }
         let options = rocks::bounded_by(until.clone());
-        let mut stored = self.snapshot().raw_iterator_opt(options);
-        stored.seek(&from);
-        let mut waiting = self.waiting().range(from..until);
+        let all_waiting = self.waiting();
         let mut cursor = Cursor {
-            stored,
-            over: waiting.next(),
-            waiting,
+            stored: self.snapshot().raw_iterator_opt(options),
+            over: None,
+            waiting: all_waiting.range(until.clone()..),
+            all_waiting,
+            until,
         };
-        cursor.pass_hidden();
+        cursor.seek(&from);
         Some(cursor)
     }
 

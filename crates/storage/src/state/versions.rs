@@ -13,6 +13,9 @@ use super::view::{StateView, key_rows};
 use crate::table::key_version::Version;
 use crate::table::{self, key, key_event, key_version};
 
+/// Versions of a key that are passed by; of more, those that are wanted are looked up.
+const PASSED_BY_MAX: usize = 32;
+
 impl StateView<'_> {
     /// Shows keys of a range as of an earlier revision, in their order, until told to stop.
     pub(super) fn scan_keys_at(
@@ -21,6 +24,13 @@ impl StateView<'_> {
         at: Revision,
         visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
     ) {
+        if let KeyRange::One(name) = keys {
+            if let Some(found) = self.key_at(name, at) {
+                // It was the only one.
+                let _ = visit(found);
+            }
+            return;
+        }
         let (from, until) = key_rows(keys);
         let Some(mut now) = self.cursor(from, until) else {
             return;
@@ -34,15 +44,32 @@ impl StateView<'_> {
                     return ControlFlow::Break(());
                 }
             }
-            match self.key_event(id) {
-                Some(KeyEvent::Put(found)) => visit(found),
-                Some(KeyEvent::Deleted { .. }) | None => {
-                    self.break_off(&format!("event {id:?}"), "a version is listed and missing");
-                    ControlFlow::Break(())
-                }
+            match self.put_at(id) {
+                Some(found) => visit(found),
+                None => ControlFlow::Break(()),
             }
         });
         self.has_read(&now);
+    }
+
+    /// One key as of an earlier revision.
+    fn key_at(&self, name: &[u8], at: Revision) -> Option<KeyValue> {
+        let version = self.version_at(&key_version::prefix(name), at)?;
+        match version.deleted {
+            true => None,
+            false => self.put_at(version.id),
+        }
+    }
+
+    /// What an event that a version says to be a put has put.
+    fn put_at(&self, id: EventId) -> Option<KeyValue> {
+        match self.key_event(id) {
+            Some(KeyEvent::Put(found)) => Some(found),
+            Some(KeyEvent::Deleted { .. }) | None => {
+                self.break_off(&format!("event {id:?}"), "a version is listed and missing");
+                None
+            }
+        }
     }
 
     /// Of each key's versions up to a revision the last, unless it is a deletion; with how its rows begin.
@@ -53,34 +80,57 @@ impl StateView<'_> {
         mut visit: impl FnMut(&[u8], EventId) -> ControlFlow<()>,
     ) {
         let (from, until) = version_rows(keys);
-        let mut latest: Option<(Vec<u8>, Version)> = None;
-        let mut show = |latest: Option<(Vec<u8>, Version)>| match latest {
-            Some((name, version)) if !version.deleted => visit(&name, version.id),
-            Some(_) | None => ControlFlow::Continue(()),
+        let Some(mut cursor) = self.cursor(from, until) else {
+            return;
         };
-        let mut stopped = false;
-        self.each_row(from, until, |row, value| {
-            let version = key_version::decode(row, value)?;
-            if version.id.revision > at {
-                return Ok(ControlFlow::Continue(()));
+        loop {
+            let shown = match self.next_key_at(&mut cursor, at) {
+                Ok(None) => break,
+                Ok(Some((name, Some(version)))) if !version.deleted => visit(&name, version.id),
+                Ok(Some((_, Some(_) | None))) => ControlFlow::Continue(()),
+                Err(error) => return self.break_off("a version of a key", &error),
+            };
+            if shown.is_break() {
+                return;
             }
-            let name = key_version::key_part(row)?;
-            match &mut latest {
-                Some((known, latest)) if known == name => *latest = version,
-                _ => {
-                    let before = latest.replace((name.to_vec(), version));
-                    stopped = show(before).is_break();
-                }
-            }
-            Ok(match stopped {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            })
-        });
-        if !stopped {
-            // Nothing comes after it.
-            let _ = show(latest);
         }
+        self.has_read(&cursor);
+    }
+
+    /// The key that the cursor stands at, by how its rows begin, with its last version up to a revision if there is one.
+    /// Leaves the cursor at the next key. Few versions are passed by; of many the one is looked up.
+    fn next_key_at(
+        &self,
+        cursor: &mut Cursor<'_>,
+        at: Revision,
+    ) -> Result<Option<(Vec<u8>, Option<Version>)>, String> {
+        let Some((row, _)) = cursor.row() else {
+            return Ok(None);
+        };
+        let name = key_version::key_part(row)?.to_vec();
+        let mut latest = None;
+        for _ in 0..PASSED_BY_MAX {
+            let Some((row, value)) = cursor.row() else {
+                return Ok(Some((name, latest)));
+            };
+            if key_version::key_part(row)? != name {
+                return Ok(Some((name, latest)));
+            }
+            let version = key_version::decode(row, value)?;
+            if version.id.revision <= at {
+                latest = Some(version);
+            }
+            cursor.next();
+        }
+        let latest = self.version_at(&name, at);
+        cursor.seek(&table::after_prefix(&name));
+        Ok(Some((name, latest)))
+    }
+
+    /// The last version up to a revision of the key whose versions' rows begin like this.
+    pub(super) fn version_at(&self, name: &[u8], at: Revision) -> Option<Version> {
+        let after = [&key_version::row(name, EventId::last_of(at))[..], &[0]].concat();
+        self.last_row(name.to_vec(), after, key_version::decode)
     }
 
     /// The event at this place; `None` when there was none, or it was forgotten.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 use rocksdb::{IteratorMode, Snapshot};
 use tally_model::{
-    Claim, EventId, Globals, HistoryEntry, KeyChanged, KeyEvent, KeyRange, KeyValue, Lease,
+    AtMost, Claim, EventId, Globals, HistoryEntry, KeyChanged, KeyEvent, KeyRange, KeyValue, Lease,
     LeaseId, Marker, Node, NodeId, NodeName, Revision, Sequence, Session, SessionId, StoredOutcome,
     View,
 };
@@ -26,6 +26,9 @@ use crate::table::{
 
 /// Outcomes that are looked at one by one; more are listed.
 const LOOKED_AT_MAX: u64 = 16;
+
+/// Bytes of events that nobody wants which are passed by at a time.
+const PASSED_BYTES_MAX: usize = 4 << 20;
 
 /// Some of the history of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -359,7 +362,7 @@ impl<'a> StateView<'a> {
     }
 
     /// Events of the revisions after one that `wanted` accepts, in their order: of whole revisions, of as
-    /// many as it takes to look at `rows_max` events or to find `bytes_max` bytes.
+    /// many as it takes to look at `rows_max` events or to find `bytes_max` bytes, or to pass by some that are not wanted.
     pub fn events_after(
         &self,
         after: Revision,
@@ -367,7 +370,7 @@ impl<'a> StateView<'a> {
         bytes_max: usize,
         wanted: impl Fn(&KeyEvent) -> bool,
     ) -> Events {
-        let (mut rows, mut bytes) = (0, 0);
+        let (mut rows, mut bytes, mut passed) = (0, 0, 0);
         let mut found = Vec::new();
         let mut last = after;
         let mut through = self.revision();
@@ -375,16 +378,20 @@ impl<'a> StateView<'a> {
         let until = table::after_prefix(&[key_event::TAG]);
         self.each_row(from, until, |row, value| {
             let id = key_event::decode_key(row)?;
-            if id.revision != last && (rows >= rows_max || bytes >= bytes_max) {
+            let enough = rows >= rows_max || bytes >= bytes_max || passed >= PASSED_BYTES_MAX;
+            if id.revision != last && enough {
                 through = last;
                 return Ok(ControlFlow::Break(()));
             }
             last = id.revision;
             rows += 1;
             let event = table::decode::<key_event::Stored, KeyEvent>(value)?;
-            if wanted(&event) {
-                bytes += value.len();
-                found.push((id, event));
+            match wanted(&event) {
+                true => {
+                    bytes += value.len();
+                    found.push((id, event));
+                }
+                false => passed += value.len(),
             }
             Ok(ControlFlow::Continue(()))
         });
@@ -545,17 +552,25 @@ impl View for StateView<'_> {
         }
     }
 
-    fn keys_changed(&self, after: EventId, until: EventId, limit: usize) -> Vec<KeyChanged> {
+    fn keys_changed(&self, after: EventId, until: EventId, at_most: AtMost) -> Vec<KeyChanged> {
         let from = table::after_prefix(&key_event::key(after));
         let until = table::after_prefix(&key_event::key(until));
-        self.rows(from, until, limit, |row, value| {
+        let (mut changed, mut bytes) = (Vec::new(), 0);
+        self.each_row(from, until, |row, value| {
+            if changed.len() >= at_most.changes || bytes >= at_most.key_bytes {
+                return Ok(ControlFlow::Break(()));
+            }
             let event = table::decode::<key_event::Stored, KeyEvent>(value)?;
-            Ok(KeyChanged {
+            bytes += event.key().len();
+            changed.push(KeyChanged {
                 id: key_event::decode_key(row)?,
-                key: event.key().clone(),
+                // A copy: the value is beside it.
+                key: Bytes::copy_from_slice(event.key()),
                 deleted: matches!(event, KeyEvent::Deleted { .. }),
-            })
-        })
+            });
+            Ok(ControlFlow::Continue(()))
+        });
+        changed
     }
 
     fn version_before(&self, name: &[u8], before: EventId) -> Option<EventId> {

@@ -32,10 +32,13 @@ pub(crate) fn prefix(key: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) fn key(key: &[u8], id: EventId) -> Vec<u8> {
-    let mut row = prefix(key);
-    row.extend(id.revision.0.to_be_bytes());
-    row.extend(id.number.to_be_bytes());
-    row
+    row(&prefix(key), id)
+}
+
+/// A row by what [`key_part`] gives.
+pub(crate) fn row(prefix: &[u8], id: EventId) -> Vec<u8> {
+    let (revision, number) = (id.revision.0.to_be_bytes(), id.number.to_be_bytes());
+    [prefix, &revision, &number].concat()
 }
 
 pub(crate) fn encode(deleted: bool) -> [u8; 1] {

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use tally_model::{
-    Claim, EventId, Globals, HistoryEntry, KeyChanged, KeyRange, KeyValue, Lease, Node, Revision,
-    View,
+    AtMost, Claim, EventId, Globals, HistoryEntry, KeyChanged, KeyRange, KeyValue, Lease, Node,
+    Revision, View,
 };
 use tally_proto::storage::AppliedState;
 use tally_storage::{LogBounds, StateStore};
@@ -65,7 +65,7 @@ pub(crate) fn keys(view: &impl View) -> Vec<Vec<KeyValue>> {
 
 pub(crate) fn events(view: &impl View) -> Vec<KeyChanged> {
     let last = EventId::last_of(view.globals().revision);
-    view.keys_changed(EventId::NONE, last, usize::MAX)
+    view.keys_changed(EventId::NONE, last, AtMost::ALL)
 }
 
 pub(crate) fn everything(state: &StateStore) -> Everything {

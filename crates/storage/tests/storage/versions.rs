@@ -1,9 +1,11 @@
 //! Keys as of an earlier revision are those of then, whatever has become of them since.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 use tally_model::command::Compact;
 use tally_model::keys::{DeleteRange, LeaseOf, Put, Txn};
-use tally_model::{Command, KeyOp, KeyRange, Revision, Settings};
+use tally_model::{Command, KeyOp, KeyRange, Revision, Settings, View};
 
 use crate::member::Member;
 use crate::restart::keys_at;
@@ -116,4 +118,89 @@ fn an_event_replaced_what_was_there_before_its_revision() {
     apply(Command::Compact(Compact { revision: second }));
     let expected = [None, value(b"two"), value(b"two")];
     assert_eq!(replaced(&member, second.0 - 1), expected);
+}
+
+/// Of many versions of a key the one that is wanted is looked up; nothing else is lost on the way.
+#[test]
+fn a_key_that_was_changed_often_is_shown_as_it_was_each_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let member = Member::open(directory.path());
+    let mut apply = applied(&member);
+    let now = || {
+        let shown = member.state.with_view(|view| {
+            let one = KeyRange::One(Bytes::from_static(b"a"));
+            let count = view.count_keys(&one, None);
+            (view.revision(), keys_at(view, None), count)
+        });
+        shown.unwrap()
+    };
+    let mut expected = Vec::new();
+    for number in 0..150_u32 {
+        let value = Bytes::from(number.to_string());
+        // The one in the middle often, those beside it now and then.
+        let key: &[u8] = match number % 50 {
+            20 => b"a\0",
+            21 => b"\0",
+            _ => b"a",
+        };
+        apply(Command::Keys(match number % 40 {
+            39 => delete(b"a"),
+            _ => KeyOp::Put(Put {
+                key: Bytes::from_static(key),
+                value: Some(value),
+                lease: LeaseOf::Given(None),
+                want_previous: false,
+            }),
+        }));
+        expected.push(now());
+    }
+    for (revision, keys, count) in expected {
+        let shown = member.state.with_view(|view| {
+            let one = KeyRange::One(Bytes::from_static(b"a"));
+            let mut found = Vec::new();
+            view.scan_keys(&one, Some(revision), &mut |key| {
+                found.push(key);
+                ControlFlow::Continue(())
+            });
+            let counted = view.count_keys(&one, Some(revision));
+            (keys_at(view, Some(revision)), found, counted)
+        });
+        let (shown, found, counted) = shown.unwrap();
+        assert_eq!(shown, keys, "at {revision:?}");
+        assert_eq!((found.len() as u64, counted), (count, count));
+        assert!(found.iter().all(|one| keys.contains(one)), "{found:?}");
+    }
+}
+
+/// However little of it is wanted, no more than a part of the history is read at a time.
+#[test]
+fn what_nobody_wants_of_the_history_is_passed_by_in_parts() {
+    let directory = tempfile::tempdir().unwrap();
+    let member = Member::open(directory.path());
+    let mut apply = applied(&member);
+    for _ in 0..20 {
+        apply(Command::Keys(KeyOp::Put(Put {
+            key: Bytes::from_static(b"a"),
+            value: Some(vec![0; 1 << 20].into()),
+            lease: LeaseOf::Given(None),
+            want_previous: false,
+        })));
+    }
+    let mut after = Revision::EMPTY;
+    let mut parts = 0;
+    loop {
+        let (events, all) = member
+            .state
+            .with_view(|view| {
+                let events = view.events_after(after, 1_000, 1 << 20, |_| false);
+                (events, view.revision())
+            })
+            .unwrap();
+        assert!(events.found.is_empty() && events.through > after);
+        (after, parts) = (events.through, parts + 1);
+        if after == all {
+            break;
+        }
+    }
+    assert!((4..=20).contains(&parts), "{parts} parts");
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tally_consensus::Replica;
-use tally_model::{Revision, View};
+use tally_model::{KeyEvent, Revision, View};
 use tally_storage::StateStore;
 use tokio::time::{Instant, sleep_until};
 
@@ -23,7 +23,7 @@ use index::{Group, Index};
 use way::MEMBER_WAITING_BYTES_MAX;
 
 pub(crate) use amount::{Amount, Share};
-pub(crate) use told::{Batch, Told, Wanted};
+pub(crate) use told::{Batch, Told, Wanted, read_told};
 pub(crate) use way::{Delivery, Inbox, WAITING_BYTES_MAX, Watch, Way};
 
 /// Events, and bytes of them, that are read at once; one revision is read as a whole.
@@ -88,6 +88,18 @@ impl Watchers {
         self.index.remove(&watcher.wanted.keys, number);
     }
 
+    /// True when somebody wants to know what was there before an event.
+    fn wants_previous(&self, event: &KeyEvent) -> bool {
+        let mut wants = false;
+        if self.previous_wanted > 0 {
+            self.index.each(event.key(), |group| {
+                let mut watchers = group.watchers.iter().filter_map(|one| self.all.get(one));
+                wants |= watchers.any(|watcher| watcher.wanted.previous);
+            });
+        }
+        wants
+    }
+
     /// Tells everyone of the events up to a revision.
     fn tell(&mut self, events: &[Arc<Told>], through: Revision) {
         let mut told: BTreeMap<u64, (&Group, Vec<Arc<Told>>)> = BTreeMap::new();
@@ -145,6 +157,12 @@ impl Watchers {
             self.remove(number);
         }
     }
+}
+
+/// True when somebody wants to know what was there before an event, and nobody did when it was read.
+fn lacks_previous(watchers: &Watchers, events: &[Arc<Told>]) -> bool {
+    let mut without = events.iter().filter(|told| !told.is_with_previous());
+    without.any(|told| watchers.wants_previous(&told.event))
 }
 
 /// See the module. Clones are the same hub.
@@ -288,7 +306,7 @@ impl Hub {
 
     /// Tells of a little of what has happened since the last time; true when that was all.
     fn catch_up(&self, state: &StateStore, reached: Revision) -> io::Result<bool> {
-        let (after, previous) = {
+        let after = {
             let mut watchers = self.lock();
             let after = watchers.position.unwrap_or(reached);
             watchers.comes_to(after);
@@ -297,28 +315,25 @@ impl Hub {
                 watchers.comes_to(after.max(reached));
                 return Ok(true);
             }
-            (after, watchers.previous_wanted > 0)
+            after
         };
         if after >= reached {
             return Ok(true);
         }
         let (intact, events, through) = state.with_view(|view| {
             let events = view.events_after(after, ROWS_AT_ONCE, BYTES_AT_ONCE, |_| true);
-            let told = events.found.into_iter();
-            let told = told
-                .map(|(id, event)| Arc::new(Told::of(view, id, event, previous, self.waiting())));
-            (
-                view.globals().has_history_after(after),
-                told.collect::<Vec<_>>(),
-                events.through,
-            )
+            let wants_previous = |event: &KeyEvent| self.lock().wants_previous(event);
+            let waiting = self.waiting();
+            let (told, through) =
+                told::read_told(view, events, wants_previous, BYTES_AT_ONCE, waiting);
+            (view.globals().has_history_after(after), told, through)
         })?;
         let mut watchers = self.lock();
         if !intact {
             // Some of it may be gone: each watcher is told so when it reads for itself.
             watchers.let_all_go(after);
             watchers.comes_to(through);
-        } else if !previous && watchers.previous_wanted > 0 {
+        } else if lacks_previous(&watchers, &events) {
             // Someone who wants to know what was before has come meanwhile: read it again.
             return Ok(false);
         } else {

@@ -4,9 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use prost::Message;
-use tally_model::{EventId, KeyEvent, KeyRange, KeyValue};
+use tally_model::{EventId, KeyEvent, KeyRange, KeyValue, Revision};
 use tally_proto::mvcc;
-use tally_storage::StateView;
+use tally_storage::{Events, StateView};
 
 use super::amount::{Amount, Share};
 
@@ -21,25 +21,60 @@ pub(crate) struct Told {
     pub(crate) previous: Option<KeyValue>,
     /// As it goes to a client, without and with what was before; made when the first one is told.
     encoded: [OnceLock<Bytes>; 2],
+    /// `previous` was looked for.
+    with_previous: bool,
     _waiting: Share,
 }
 
 /// Events that several may be told of.
 pub(crate) type Batch = Arc<[Arc<Told>]>;
 
+/// Reads what it takes to tell of events, with what was there before where that is wanted: of whole revisions, until that
+/// comes to `bytes_max`. Gives the last revision of which nothing is left out.
+pub(crate) fn read_told(
+    view: &StateView<'_>,
+    events: Events,
+    wants_previous: impl Fn(&KeyEvent) -> bool,
+    bytes_max: usize,
+    waiting: &Amount,
+) -> (Vec<Arc<Told>>, Revision) {
+    let mut told: Vec<Arc<Told>> = Vec::with_capacity(events.found.len());
+    let mut bytes = 0;
+    for (id, event) in events.found {
+        if let Some(last) = told.last().map(|last| last.id.revision)
+            && last != id.revision
+            && bytes >= bytes_max
+        {
+            return (told, last);
+        }
+        let next = Told::of(view, id, wants_previous(&event), event, waiting);
+        bytes += next.previous.as_ref().map_or(0, |found| found.value.len());
+        told.push(Arc::new(next));
+    }
+    (told, events.through)
+}
+
 impl Told {
     /// Reads what it takes to tell of an event. It counts as waiting as long as somebody has it.
-    pub(crate) fn of(
+    fn of(
         view: &StateView<'_>,
         id: EventId,
-        event: KeyEvent,
         want_previous: bool,
+        event: KeyEvent,
         waiting: &Amount,
     ) -> Self {
         // As in etcd: what was made anew has replaced nothing, though it was deleted in the same revision.
         let made_anew = matches!(&event, KeyEvent::Put(made) if made.created == id.revision);
         let previous = (want_previous && !made_anew).then(|| view.previous(event.key(), id));
-        Self::new(id, event, previous.flatten(), waiting)
+        Self {
+            with_previous: want_previous,
+            ..Self::new(id, event, previous.flatten(), waiting)
+        }
+    }
+
+    /// True when it says what was there before, or that there was nothing.
+    pub(super) fn is_with_previous(&self) -> bool {
+        self.with_previous
     }
 
     pub(super) fn new(
@@ -55,6 +90,7 @@ impl Told {
             event,
             previous,
             encoded: Default::default(),
+            with_previous: true,
             _waiting: waiting.add(bytes),
         }
     }

@@ -19,7 +19,7 @@ use tonic::{Status, Streaming};
 use super::answer::{Outgoing, WatchResponse};
 use crate::etcd::{header, rpctypes};
 use crate::hub::{
-    Admission, Batch, Delivery, Hub, Inbox, Place, ROWS_AT_ONCE, Share, Told, WAITING_BYTES_MAX,
+    self, Admission, Batch, Delivery, Hub, Inbox, Place, ROWS_AT_ONCE, Share, WAITING_BYTES_MAX,
     Wanted, Watch, Way,
 };
 use crate::member::Member;
@@ -358,9 +358,8 @@ impl Stream {
             let accepts = |event: &_| wanted.accepts(event);
             let events = view.events_after(through, ROWS_AT_ONCE, bytes_max, accepts);
             let (previous, waiting) = (wanted.previous, hub.waiting());
-            let told = events.found.into_iter();
-            let told = told.map(|(id, event)| Told::of(view, id, event, previous, waiting).into());
-            (compacted, told.collect::<Batch>(), events.through)
+            let (told, through) = hub::read_told(view, events, |_| previous, bytes_max, waiting);
+            (compacted, Batch::from(told), through)
         });
         let (compacted, events, reached) = read.map_err(|_| Ended)?;
         if let Some(compacted) = compacted {

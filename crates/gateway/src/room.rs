@@ -134,7 +134,7 @@ pub(crate) struct Made {
 }
 
 /// What is to be sent, piece by piece. A piece is a copy, so that what was sent of it keeps nothing else.
-pub(crate) struct Pieces {
+struct Pieces {
     json: Vec<u8>,
     at: usize,
     _room: Option<OwnedSemaphorePermit>,

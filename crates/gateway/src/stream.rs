@@ -6,13 +6,14 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use tally_model::explanation::codes;
 use tally_proto::fault::Fault;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use crate::asked::Asked;
 use crate::calls::Call;
 use crate::frames::Frames;
-use crate::room::{Made, Pieces, Room};
+use crate::room::{Made, Room};
 use crate::unary::{REQUEST_WITHIN, late};
 use crate::{Gateway, metadata, refusal};
 
@@ -79,32 +80,39 @@ struct Answers {
     room: Room,
 }
 
+/// One answer, with the room that it takes when it is large.
+struct Line {
+    json: Bytes,
+    room: Option<OwnedSemaphorePermit>,
+}
+
 impl Answers {
     /// The next line; `None` when the stream has ended well.
-    async fn next(&mut self) -> Result<Option<Pieces>, Status> {
+    async fn next(&mut self) -> Result<Option<Line>, Status> {
         let Some(Made { json, room }) = self.room.line(self.call, &mut self.frames).await? else {
             return self.frames.status().map(|()| None);
         };
-        let json = [b"{\"result\":", &json[..], b"}\n"].concat();
-        Ok(Some(Made { json, room }.into()))
+        let json = [b"{\"result\":", &json[..], b"}\n"].concat().into();
+        Ok(Some(Line { json, room }))
     }
 
-    /// All lines, and at last how the stream ended, unless that was well.
-    fn lines(self, first: Pieces) -> impl Stream<Item = Result<Bytes, Status>> + Send + 'static {
-        // With what is left of the line that is sent; nothing after the last word.
-        stream::unfold(Some((self, first)), |next| async {
-            let (mut answers, mut line) = next?;
-            loop {
-                if let Some(piece) = line.next() {
-                    return Some((Ok(piece), Some((answers, line))));
-                }
-                // Its room is for others now.
-                drop(line);
-                line = match answers.next().await {
-                    Ok(Some(line)) => line,
-                    Ok(None) => return None,
-                    Err(status) => return Some((Ok(refusal::last_line(&status).into()), None)),
-                };
+    /// All lines, and at last how the stream ended, unless that was well. Each is one piece, and so one chunk of HTTP, as from
+    /// etcd: some clients take a chunk for a line.
+    fn lines(self, first: Line) -> impl Stream<Item = Result<Bytes, Status>> + Send + 'static {
+        let next = Some((self, Some(first), None));
+        // With the room of the line that was sent; nothing after the last word.
+        stream::unfold(next, |next| async {
+            let (mut answers, line, sent) = next?;
+            // Asked for the next one, the network has the one before.
+            drop::<Option<OwnedSemaphorePermit>>(sent);
+            let line = match line {
+                Some(line) => Ok(Some(line)),
+                None => answers.next().await,
+            };
+            match line {
+                Ok(Some(Line { json, room })) => Some((Ok(json), Some((answers, None, room)))),
+                Ok(None) => None,
+                Err(status) => Some((Ok(refusal::last_line(&status).into()), None)),
             }
         })
     }

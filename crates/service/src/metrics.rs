@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tally_consensus::Replica;
 use tally_listener::Counts;
+use tally_model::View;
 use tonic::Status;
 
 use crate::member::Member;
@@ -284,12 +285,25 @@ fn storage(registry: &mut Registry, member: &Member) {
         "Last applied entry",
         applied,
     );
-    let revision = member.stores.state.with_view(|view| view.revision().0);
+    let globals = member.stores.state.with_view(|view| view.globals());
+    let globals = globals.unwrap_or_default();
     gauge(
         registry,
         "store_revision",
         "The store's revision",
-        revision.unwrap_or(0),
+        globals.revision.0,
+    );
+    gauge(
+        registry,
+        "compacted_revision",
+        "Last compaction: what happened before this revision is given up",
+        globals.compacted.0,
+    );
+    gauge(
+        registry,
+        "reclaiming",
+        "1 while something that was compacted is still to be removed",
+        u64::from(globals.is_reclaiming()),
     );
     let counts = member.stores.log.counters();
     counter(

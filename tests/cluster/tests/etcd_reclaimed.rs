@@ -57,7 +57,9 @@ async fn what_was_compacted_leaves_the_disk_of_every_member() -> Result<()> {
         })
         .await?;
     }
-    let mut kv = KvClient::new(to);
+    // Through a follower, which waits for what the leader does.
+    let asked = cluster.followers().await?.remove(0);
+    let mut kv = KvClient::new(channel(&cluster.address(&asked)?).await?);
     let delete = DeleteRangeRequest {
         key: "room/".into(),
         range_end: "room0".into(),
@@ -70,6 +72,12 @@ async fn what_was_compacted_leaves_the_disk_of_every_member() -> Result<()> {
         physical: true,
     };
     kv.compact(compaction).await?;
+    let metrics = cluster.member(&asked)?.http("/metrics").await?;
+    let compacted = metrics.metric("tally_compacted_revision")?;
+    ensure!(
+        i64::try_from(compacted)? == revision && metrics.metric("tally_reclaiming")? == 0,
+        "answered before all was removed, compacted at {compacted}"
+    );
     for address in &addresses {
         until("its room is free", RECLAIMED_WITHIN, async || {
             let bytes = disk_bytes(address).await?;

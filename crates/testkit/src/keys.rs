@@ -3,6 +3,7 @@
 
 mod ask;
 mod client;
+mod compactor;
 mod history;
 mod linear;
 mod rising;
@@ -21,6 +22,7 @@ use crate::requester::lazy_channel;
 
 pub use ask::{outcome, tag_request};
 pub use client::KeyClient;
+pub use compactor::{Compacted, KeyCompactor};
 pub use history::KeyHistory;
 pub use linear::KeysSearched;
 pub use snapshot::KeySnapshot;

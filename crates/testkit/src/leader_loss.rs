@@ -93,20 +93,21 @@ impl fmt::Display for Round {
 }
 
 /// Three members that these faults can happen to, and those of the faults that can happen here: hosts
-/// of their own are only made where they are needed and possible, and their lack is said loudly.
+/// of their own are only made where they are needed and possible, and their lack is said loudly. Each `tally serve`
+/// gets these arguments too.
 ///
 /// # Errors
 /// As for [`Cluster::start`], and when none of the faults can happen here.
-pub async fn cluster_for(faults: &[Fault]) -> Result<(Cluster, Vec<Fault>)> {
+pub async fn cluster_for(faults: &[Fault], arguments: &[&str]) -> Result<(Cluster, Vec<Fault>)> {
     let mut faults = faults.to_vec();
     if faults.iter().any(|fault| fault.needs_hosts()) {
-        if let Some(cluster) = Cluster::start_on_hosts(3, &[]).await? {
+        if let Some(cluster) = Cluster::start_on_hosts(3, arguments).await? {
             return Ok((cluster, faults));
         }
         faults.retain(|fault| !fault.needs_hosts());
         ensure!(!faults.is_empty(), "no fault is left that can happen here");
     }
-    Ok((Cluster::start(3).await?, faults))
+    Ok((Cluster::start_with(3, arguments).await?, faults))
 }
 
 /// Runs `count` rounds on a cluster of three or more, with these faults, and tells each one as it

@@ -178,7 +178,7 @@ async fn a_web_page_can_do_nothing_on_a_members_port() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_in_json_whose_leader_dies_is_done_once() -> Result<()> {
+async fn a_write_in_json_under_a_tag_is_done_once_by_any_two_members() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
     let leader = cluster.leader().await?;
     let followers = cluster.followers().await?;

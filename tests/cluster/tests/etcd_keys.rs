@@ -1,6 +1,7 @@
 //! Keys through the etcd API while members are killed, paused, cut off and hand over: one order explains
 //! everything that was answered, and watchers on every member are told exactly that history: no event is
-//! missing, and every answer is of what they were told.
+//! missing, and every answer is of what they were told. Meanwhile what they were told is compacted and removed, and
+//! members come back by snapshots.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use rand::seq::IndexedRandom;
 use tally_proto::etcd::RangeRequest;
 use tally_proto::etcd::kv_client::KvClient;
 use tally_testkit::keys::{
-    KeyHistory, KeyLoad, KeyRecord, Noted, last_event, told_alike, watchers,
+    KeyCompactor, KeyHistory, KeyLoad, KeyRecord, Noted, last_event, told_alike, watchers,
 };
 use tally_testkit::leader_loss::{Deck, Fault, cluster_for};
 use tally_testkit::{Cluster, channel, rounds, seed};
@@ -27,9 +28,11 @@ const TOLD_WITHIN: Duration = Duration::from_secs(60);
 async fn one_order_explains_what_clients_saw_and_watchers_are_told_it_once() -> Result<()> {
     let seed = seed()?;
     let mut random = StdRng::seed_from_u64(seed);
-    let (mut cluster, faults) = cluster_for(&Fault::ALL).await?;
+    let small = ["--snapshot-entries", "200", "--keep-entries", "50"];
+    let (mut cluster, faults) = cluster_for(&Fault::ALL, &small).await?;
     let mut deck = Deck::of(&faults);
     let mut watchers = watchers(&cluster, "round/", 1)?;
+    let compactor = KeyCompactor::start(&cluster, &watchers)?;
     let mut all = KeyRecord::default();
     let mut killed: BTreeMap<String, usize> = BTreeMap::new();
     // Of 60 rounds 50 have a fault that is no orderly change of leader; it strikes a leader in two of three.
@@ -54,6 +57,7 @@ async fn one_order_explains_what_clients_saw_and_watchers_are_told_it_once() -> 
         all.extend(record);
         *killed.entry(struck).or_default() += usize::from(fault == Fault::Kill);
     }
+    let compacted = compactor.stop().await?;
     let last = last_event(&cluster, "round/end").await?;
     let told = told_alike(&mut watchers, last, TOLD_WITHIN).await?;
     for (name, watcher) in &watchers {
@@ -69,6 +73,14 @@ async fn one_order_explains_what_clients_saw_and_watchers_are_told_it_once() -> 
         "{} events were told alike by {} members, and explain {answers} answers and {looks} looks at all keys",
         told.len(),
         watchers.len(),
+    );
+    println!(
+        "compacted {} times, up to {}",
+        compacted.times, compacted.revision
+    );
+    ensure!(
+        compacted.times >= rounds,
+        "{compacted:?} is too little for {rounds} rounds"
     );
     ensure!(looks >= rounds, "{looks} looks at all keys are too few");
     ends_as_it_is_stored(&cluster, &told).await?;

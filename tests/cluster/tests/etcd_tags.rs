@@ -8,8 +8,8 @@ use tally_proto::etcd::kv_client::KvClient;
 use tally_proto::etcd::lease_client::LeaseClient;
 use tally_proto::etcd::request_op::Request as Op;
 use tally_proto::etcd::{
-    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
-    RangeRequest, RequestOp, ResponseHeader, TxnRequest,
+    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseLeasesRequest,
+    LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest,
 };
 use tally_proto::v1;
 use tally_testkit::keys::{outcome, tag_request};
@@ -32,17 +32,26 @@ async fn sent_twice<M: Clone, A: Debug + PartialEq>(
         let mut request = Request::new(message.clone());
         tag_request(&mut request, &tag)?;
         let answer = call(member.clone(), request).await?;
-        ensure!(
-            outcome(answer.metadata()) == Some(expected),
-            "not {expected}: {answer:?}"
-        );
-        let mut answer = answer.into_inner();
-        let header = header(&mut answer).as_mut().context("no header")?;
-        (header.member_id, header.raft_term) = (0, 0);
-        answers.push(answer);
+        answers.push(as_from_any(answer, expected, header)?);
     }
     ensure!(answers[0] == answers[1], "{answers:?}");
     answers.pop().context("no answer")
+}
+
+/// An answer without who gave it, which must say this of its tag.
+fn as_from_any<A: Debug>(
+    answer: Response<A>,
+    expected: &str,
+    header: fn(&mut A) -> &mut Option<ResponseHeader>,
+) -> Result<A> {
+    ensure!(
+        outcome(answer.metadata()) == Some(expected),
+        "not {expected}: {answer:?}"
+    );
+    let mut answer = answer.into_inner();
+    let header = header(&mut answer).as_mut().context("no header")?;
+    (header.member_id, header.raft_term) = (0, 0);
+    Ok(answer)
 }
 
 fn put(key: &str, lease: i64) -> PutRequest {
@@ -143,6 +152,58 @@ async fn whatever_is_sent_twice_under_a_tag_is_done_once() -> Result<()> {
         now.count == 0 && revision == revoked && revision == first + 3,
         "r{first}, r{revoked}, {now:?}"
     );
+    cluster.stop().await
+}
+
+/// Sends a request under a tag to the leader, kills it, and sends it again to another member, which answers as the first one
+/// did.
+async fn sent_again_to_the_next_leader<M: Clone, A: Debug + PartialEq>(
+    cluster: &mut Cluster,
+    message: M,
+    call: impl AsyncFn(Channel, Request<M>) -> Result<Response<A>, Status>,
+    header: fn(&mut A) -> &mut Option<ResponseHeader>,
+) -> Result<A> {
+    let (leader, mut followers) = cluster.leader_and_followers().await?;
+    let next = cluster.address(&followers.remove(0))?;
+    let mut requester = Requester::open(&next).await?;
+    let tag = requester.next_tag();
+    let mut answers = Vec::new();
+    for (address, expected) in [(cluster.address(&leader)?, "applied"), (next, "replayed")] {
+        let mut request = Request::new(message.clone());
+        tag_request(&mut request, &tag)?;
+        let answer = call(channel(&address).await?, request).await?;
+        if expected == "applied" {
+            cluster.kill(&leader)?;
+        }
+        answers.push(as_from_any(answer, expected, header)?);
+    }
+    ensure!(answers[0] == answers[1], "{answers:?}");
+    cluster.restart(&leader).await?;
+    answers.pop().context("no answer")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_granted_and_revoked_once_whoever_leads() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let grant = LeaseGrantRequest { ttl: 600, id: 0 };
+    let call = async |to, ask| LeaseClient::new(to).lease_grant(ask).await;
+    let granted =
+        sent_again_to_the_next_leader(&mut cluster, grant, call, |answer| &mut answer.header);
+    let id = granted.await?.id;
+    let held = async |cluster: &Cluster| {
+        let leader = cluster.address(&cluster.leader().await?)?;
+        let mut client = LeaseClient::new(channel(&leader).await?);
+        let leases = client.lease_leases(LeaseLeasesRequest {}).await?;
+        let leases = leases.into_inner().leases.into_iter();
+        anyhow::Ok(leases.map(|lease| lease.id).collect::<Vec<_>>())
+    };
+    let leases = held(&cluster).await?;
+    ensure!(leases == [id], "{leases:?} instead of {id}");
+    let revoke = LeaseRevokeRequest { id };
+    let call = async |to, ask| LeaseClient::new(to).lease_revoke(ask).await;
+    sent_again_to_the_next_leader(&mut cluster, revoke, call, |answer| &mut answer.header).await?;
+    let leases = held(&cluster).await?;
+    ensure!(leases.is_empty(), "{leases:?}");
     cluster.stop().await
 }
 

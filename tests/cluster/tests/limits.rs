@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tally_proto::etcd;
+use tally_proto::etcd::kv_client::KvClient;
+use tally_proto::etcd::watch_client::WatchClient;
 use tally_proto::v1::nodes_client::NodesClient;
 use tally_proto::v1::watch_response::Kind;
 use tally_proto::v1::{RegisterRequest, WatchRequest};
 use tally_proto::{fault, v1};
 use tally_testkit::{AnswerExt, Call, Cluster, Requester, channel, send, until};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -114,6 +119,39 @@ async fn past_its_limits_a_member_refuses_and_goes_on() -> Result<()> {
         .nodes;
     let burst = nodes.iter().filter(|node| node.name.starts_with("burst-"));
     assert_eq!(burst.count(), applied);
+    cluster.stop().await
+}
+
+/// Watches of the etcd API share a connection, which has only so many streams: one more waits, and goes on when there is room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_has_only_so_many_streams() -> Result<()> {
+    let cluster = Cluster::start_with(1, &["--streams-max", "2"]).await?;
+    let address = cluster.address("n1")?;
+    let shared = channel(&address).await?;
+    let watch = || {
+        let mut client = WatchClient::new(shared.clone());
+        async move {
+            // As long as this is there the stream goes on.
+            let (send, requests) = mpsc::channel::<etcd::WatchRequest>(1);
+            let asked = client.watch(ReceiverStream::new(requests)).await;
+            anyhow::Ok((send, asked?.into_inner()))
+        }
+    };
+    let (first, second) = (watch().await?, watch().await?);
+    let mut third = tokio::spawn(watch());
+    // Another connection is served all the while.
+    let mut other = KvClient::new(channel(&address).await?);
+    for _ in 0..50 {
+        let put = etcd::PutRequest {
+            key: "k".into(),
+            ..Default::default()
+        };
+        other.put(put).await?;
+    }
+    ensure!(!third.is_finished(), "a third stream was served");
+    drop(first);
+    tokio::time::timeout(SOON, &mut third).await???;
+    drop(second);
     cluster.stop().await
 }
 

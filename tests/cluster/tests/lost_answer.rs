@@ -12,7 +12,7 @@ async fn lost_answers_are_replayed_and_nothing_happens_twice() -> Result<()> {
         Ok(text) => text.parse().context("TALLY_TEST_ROUNDS takes a number")?,
         Err(_) => rounds(12, 200),
     };
-    let (mut cluster, faults) = leader_loss::cluster_for(&Fault::ALL).await?;
+    let (mut cluster, faults) = leader_loss::cluster_for(&Fault::ALL, &[]).await?;
     leader_loss::rounds(&mut cluster, count, seed()?, &faults, |round| {
         println!("{round}");
     })

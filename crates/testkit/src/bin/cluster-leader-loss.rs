@@ -72,7 +72,7 @@ async fn main() -> Result<()> {
         .flat_map(|kind| kind.faults())
         .copied()
         .collect();
-    let (mut cluster, faults) = leader_loss::cluster_for(&faults).await?;
+    let (mut cluster, faults) = leader_loss::cluster_for(&faults, &[]).await?;
     leader_loss::rounds(&mut cluster, count, seed, &faults, |round| {
         println!("{round}");
     })

@@ -90,6 +90,17 @@ impl Heard {
     }
 }
 
+/// How far a watcher was told.
+#[derive(Clone, Debug)]
+pub(super) struct Told(watch::Receiver<Heard>);
+
+impl Told {
+    /// The last revision; 0 before the first.
+    pub(super) fn last(&self) -> i64 {
+        self.0.borrow().last()
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct KeyWatcher {
@@ -128,6 +139,10 @@ impl KeyWatcher {
     /// How often a stream broke on which it had been created.
     pub fn broken(&self) -> usize {
         self.heard.borrow().broken
+    }
+
+    pub(super) fn told(&self) -> Told {
+        Told(self.heard.clone())
     }
 
     /// Waits until it was told of a revision, and gives everything up to it.

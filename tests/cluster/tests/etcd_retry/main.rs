@@ -215,7 +215,7 @@ async fn an_answer_that_is_lost_between_members_is_given_by_the_next_leader() ->
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_change_of_leader_is_an_error_to_who_has_time() -> Result<()> {
     let alive = Fault::ALL.into_iter().filter(|fault| *fault != Fault::Kill);
-    let (mut cluster, faults) = cluster_for(&alive.collect::<Vec<_>>()).await?;
+    let (mut cluster, faults) = cluster_for(&alive.collect::<Vec<_>>(), &[]).await?;
     let addresses = cluster.names().into_iter();
     let addresses = addresses.map(|name| cluster.address(&name));
     let addresses: Vec<String> = addresses.collect::<Result<_>>()?;
@@ -237,6 +237,35 @@ async fn no_change_of_leader_is_an_error_to_who_has_time() -> Result<()> {
         let written = writers.stop().await.with_context(what)?;
         cluster.all_ready().await?;
         all_as_written(&cluster.address(&leader)?, round, &written).await?;
+    }
+    cluster.state_hashes_agree().await?;
+    cluster.stop().await
+}
+
+/// A member that is asked to end, the leader or another one, is no error to who asks the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_orderly_end_is_no_error_to_who_asks_the_others() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    for round in 0..rounds(4, 50) {
+        let (leader, mut followers) = cluster.leader_and_followers().await?;
+        let ends = match round % 2 {
+            0 => leader,
+            _ => followers.remove(0),
+        };
+        let others = cluster.names().into_iter().filter(|name| *name != ends);
+        let addresses = others.map(|name| cluster.address(&name));
+        let addresses: Vec<String> = addresses.collect::<Result<_>>()?;
+        let what = || format!("round {round}: {ends} is asked to end");
+
+        let prefix = format!("{round}/");
+        let mut writers = Writers::start(&addresses, WRITERS, &By::ALL, &prefix).await?;
+        writers.go_on().await?;
+        cluster.stop_member(&ends).await.with_context(what)?;
+        writers.go_on().await.with_context(what)?;
+        cluster.restart(&ends).await.with_context(what)?;
+        writers.go_on().await.with_context(what)?;
+        let written = writers.stop().await.with_context(what)?;
+        all_as_written(&cluster.address(&ends)?, round, &written).await?;
     }
     cluster.state_hashes_agree().await?;
     cluster.stop().await

@@ -19,10 +19,10 @@ use tally_model::{KeyEvent, Revision, View};
 use tally_storage::StateStore;
 use tokio::time::{Instant, sleep_until};
 
-use index::{Group, Index};
 use way::MEMBER_WAITING_BYTES_MAX;
 
 pub(crate) use amount::{Amount, Share};
+pub(crate) use index::{Group, Index};
 pub(crate) use told::{Batch, Told, Wanted, read_told};
 pub(crate) use way::{Delivery, Inbox, WAITING_BYTES_MAX, Watch, Way};
 
@@ -94,7 +94,7 @@ impl Watchers {
         if self.previous_wanted > 0 {
             self.index.each(event.key(), |group| {
                 let mut watchers = group.watchers.iter().filter_map(|one| self.all.get(one));
-                wants |= watchers.any(|watcher| watcher.wanted.previous);
+                wants |= watchers.any(|watcher| watcher.wanted.wants_previous(event));
             });
         }
         wants

@@ -17,22 +17,22 @@ enum Edge {
 
 /// Watchers of the same keys, by number.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(crate) struct Group {
     /// Unlike that of any other group.
-    pub(super) number: u64,
-    pub(super) watchers: BTreeSet<u64>,
+    pub(crate) number: u64,
+    pub(crate) watchers: BTreeSet<u64>,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub(crate) struct Index {
     next: u64,
     keys: HashMap<Bytes, Group>,
     ranges: IntervalTree<Edge, Group>,
 }
 
 impl Index {
-    pub(super) fn insert(&mut self, keys: &KeyRange, watcher: u64) {
+    pub(crate) fn insert(&mut self, keys: &KeyRange, watcher: u64) {
         let number = self.next;
         self.next += 1;
         let new = || Group {
@@ -51,7 +51,7 @@ impl Index {
         group.watchers.insert(watcher);
     }
 
-    pub(super) fn remove(&mut self, keys: &KeyRange, watcher: u64) {
+    pub(crate) fn remove(&mut self, keys: &KeyRange, watcher: u64) {
         let leave = |group: &mut Group| {
             group.watchers.remove(&watcher);
             group.watchers.is_empty()
@@ -73,7 +73,7 @@ impl Index {
     }
 
     /// Shows each group that watches a key.
-    pub(super) fn each<'a>(&'a self, key: &Bytes, mut visit: impl FnMut(&'a Group)) {
+    pub(crate) fn each<'a>(&'a self, key: &Bytes, mut visit: impl FnMut(&'a Group)) {
         if let Some(group) = self.keys.get(key) {
             visit(group);
         }

@@ -151,19 +151,20 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    pub(crate) fn accepts(&self, event: &KeyEvent) -> bool {
-        self.accepts_kind(event) && self.keys.contains(event.key())
-    }
-
-    pub(super) fn accepts_kind(&self, event: &KeyEvent) -> bool {
+    fn accepts_kind(&self, event: &KeyEvent) -> bool {
         match event {
             KeyEvent::Put(_) => self.puts,
             KeyEvent::Deleted { .. } => self.deletions,
         }
     }
 
+    /// True when it is to be told what was there before an event of its keys.
+    pub(crate) fn wants_previous(&self, event: &KeyEvent) -> bool {
+        self.previous && self.accepts_kind(event)
+    }
+
     /// What is wanted of events of its keys: the same batch when it is all of them.
-    pub(super) fn share_of(&self, events: &Batch) -> Batch {
+    pub(crate) fn share_of(&self, events: &Batch) -> Batch {
         let accepts = |told: &&Arc<Told>| self.accepts_kind(&told.event);
         match events.iter().all(|told| accepts(&told)) {
             true => events.clone(),

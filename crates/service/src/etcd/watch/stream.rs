@@ -1,14 +1,15 @@
 //! The watchers of one stream.
 
+mod behind;
 mod progress;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use tally_consensus::Replica;
-use tally_model::{KeyRange, Revision, View};
+use tally_model::{KeyRange, Revision};
 use tally_proto::etcd::watch_create_request::FilterType;
 use tally_proto::etcd::watch_request::RequestUnion;
 use tally_proto::etcd::{WatchCreateRequest, WatchRequest};
@@ -19,10 +20,10 @@ use tonic::{Status, Streaming};
 use super::answer::{Outgoing, WatchResponse};
 use crate::etcd::{header, rpctypes};
 use crate::hub::{
-    self, Admission, Batch, Delivery, Hub, Inbox, Place, ROWS_AT_ONCE, Share, WAITING_BYTES_MAX,
-    Wanted, Watch, Way,
+    Admission, Batch, Delivery, Hub, Inbox, Place, Share, WAITING_BYTES_MAX, Wanted, Watch, Way,
 };
 use crate::member::Member;
+use behind::Behind;
 
 /// Stands for no watcher, or for all of a stream.
 const NO_WATCH: i64 = -1;
@@ -46,8 +47,6 @@ struct Watcher {
     quiet_since: Instant,
     source: Source,
     admission: Admission,
-    /// It knows everything up to here, while it is not in the hub.
-    through: Revision,
 }
 
 /// From where a watcher hears.
@@ -75,7 +74,7 @@ pub(super) struct Stream {
     /// Those that a compaction ended, until the client cancels them too: as in etcd, their ids are not free before.
     ended: BTreeMap<i64, Admission>,
     /// Those that read the history for themselves.
-    behind: VecDeque<Watch>,
+    behind: Behind,
     next: i64,
     serial: u64,
     /// The latest revision that the client was told when a watcher was created, or read the history up to.
@@ -105,7 +104,7 @@ impl Stream {
             inbox,
             watchers: BTreeMap::new(),
             ended: BTreeMap::new(),
-            behind: VecDeque::new(),
+            behind: Behind::default(),
             next: 0,
             serial: 0,
             told: Revision::EMPTY,
@@ -157,7 +156,7 @@ impl Stream {
             Some(RequestUnion::CreateRequest(ask)) => self.create(ask).await,
             Some(RequestUnion::CancelRequest(ask)) => {
                 let id = ask.watch_id;
-                match self.watchers.remove(&id).is_some() || self.ended.remove(&id).is_some() {
+                match self.remove(id).is_some() || self.ended.remove(&id).is_some() {
                     true => self.cancelled(id).await,
                     false => Ok(()),
                 }
@@ -208,6 +207,8 @@ impl Stream {
         self.told = self.told.max(revision);
         self.serial += 1;
         let serial = self.serial;
+        self.behind
+            .insert(Watch { id, serial }, &wanted.keys, Revision(from.0 - 1));
         let watcher = Watcher {
             serial,
             wanted,
@@ -221,16 +222,24 @@ impl Stream {
             quiet_since: Instant::now(),
             source: self.history(),
             admission,
-            through: Revision(from.0 - 1),
         };
         self.watchers.insert(id, watcher);
-        self.behind.push_back(Watch { id, serial });
         let created = WatchResponse {
             watch_id: id,
             created: true,
             ..self.answer(revision)
         };
         self.send(created).await
+    }
+
+    fn remove(&mut self, id: i64) -> Option<Watcher> {
+        let watcher = self.watchers.remove(&id)?;
+        let watch = Watch {
+            id,
+            serial: watcher.serial,
+        };
+        self.behind.remove(watch, &watcher.wanted.keys);
+        Some(watcher)
     }
 
     fn is_taken(&self, id: i64) -> bool {
@@ -262,8 +271,9 @@ impl Stream {
 
     /// Says that a watcher is gone because history is. Its header has no revision, as in etcd: there is none from which
     /// the client could go on without having lost something.
-    async fn ended(&mut self, id: i64, compacted: Revision) -> Result<(), Ended> {
-        if let Some(watcher) = self.watchers.remove(&id) {
+    async fn ended(&mut self, watch: Watch, compacted: Revision) -> Result<(), Ended> {
+        let id = watch.id;
+        if let Some(watcher) = self.remove(id) {
             self.ended.insert(id, watcher.admission);
         }
         let ended = WatchResponse {
@@ -286,8 +296,10 @@ impl Stream {
                 if let Some(watcher) = self.watcher(watch) {
                     watcher.source = Source::History { _counted: counted };
                     // What it does not want to be told of counts as known.
-                    watcher.through = through.max(Revision(watcher.from.0 - 1));
-                    self.behind.push_back(watch);
+                    let through = through.max(Revision(watcher.from.0 - 1));
+                    watcher.from = through.next();
+                    let keys = watcher.wanted.keys.clone();
+                    self.behind.insert(watch, &keys, through);
                 }
                 Ok(())
             }
@@ -333,56 +345,6 @@ impl Stream {
         Ok(())
     }
 
-    /// Has one watcher that is behind read a little of the history, or enter the hub.
-    async fn read_history(&mut self) -> Result<(), Ended> {
-        let Some(watch) = self.behind.pop_front() else {
-            return Ok(());
-        };
-        let (hub, way) = (self.hub.clone(), self.way.clone());
-        let Some(watcher) = self.watcher(watch) else {
-            return Ok(());
-        };
-        let (wanted, through, begun) = (watcher.wanted.clone(), watcher.through, watcher.begun);
-        if let Some(place) = hub.enter(watch, &wanted, through, &way) {
-            self.enters(watch, place, through);
-            return Ok(());
-        }
-        let state = self.replica.stores().state.reader();
-        let bytes_max = hub.readable_at_once();
-        let read = state.with_view(|view| {
-            let globals = view.globals();
-            let compacted = Some(globals.compacted).filter(|&compacted| match begun {
-                true => !globals.has_history_after(through),
-                false => through.next() < compacted,
-            });
-            let accepts = |event: &_| wanted.accepts(event);
-            let events = view.events_after(through, ROWS_AT_ONCE, bytes_max, accepts);
-            let (previous, waiting) = (wanted.previous, hub.waiting());
-            let (told, through) = hub::read_told(view, events, |_| previous, bytes_max, waiting);
-            (compacted, Batch::from(told), through)
-        });
-        let (compacted, events, reached) = read.map_err(|_| Ended)?;
-        if let Some(compacted) = compacted {
-            return self.ended(watch.id, compacted).await;
-        }
-        self.told = self.told.max(reached);
-        // A watcher of revisions that are still to come knows of all before them.
-        let through = reached.max(through);
-        if let Some(watcher) = self.watcher(watch) {
-            watcher.through = through;
-            watcher.begun = true;
-        }
-        // At once, if that was all there is: later there would be more again, and it would never enter a hub that is
-        // busy. What it is told from there on waits until this is done.
-        let place = hub.enter(watch, &wanted, through, &way);
-        self.tell(watch, events).await?;
-        match place {
-            Some(place) => self.enters(watch, place, through),
-            None => self.behind.push_back(watch),
-        }
-        Ok(())
-    }
-
     fn history(&self) -> Source {
         Source::History {
             _counted: self.way.one_reading(),
@@ -396,6 +358,8 @@ impl Stream {
             watcher.begun = true;
             // It has read as far as this, which may be further than the hub has told.
             watcher.from = watcher.from.max(through.next());
+            let keys = watcher.wanted.keys.clone();
+            self.behind.remove(watch, &keys);
         }
     }
 

@@ -48,8 +48,8 @@ impl Delivery {
     }
 }
 
-/// A delivery on its way, and what it counts for in the stream and in the member.
-type Counted = (Delivery, [Share; 2]);
+/// A delivery on its way, and what it counts for in the stream and in the member. Boxed: a channel has room for 32 from the first on.
+type Counted = Box<(Delivery, [Share; 2])>;
 
 /// The way to one stream. Clones lead to the same one.
 #[derive(Clone, Debug)]
@@ -97,7 +97,8 @@ impl Way {
         let in_stream = self.waiting.add(delivery.bytes());
         let in_member = self.of_member.add(DELIVERY_BYTES);
         // A stream that has ended takes its watchers with it in a moment.
-        let _ = self.deliveries.send((delivery, [in_stream, in_member]));
+        let counted = Box::new((delivery, [in_stream, in_member]));
+        let _ = self.deliveries.send(counted);
     }
 
     /// Tells a watcher that it is let go.
@@ -119,7 +120,7 @@ impl Way {
 impl Inbox {
     /// The next delivery. Never `None` while the stream has a way of its own.
     pub(crate) async fn next(&mut self) -> Option<Delivery> {
-        let (delivery, _no_longer) = self.deliveries.recv().await?;
+        let (delivery, _no_longer) = *self.deliveries.recv().await?;
         Some(delivery)
     }
 }

@@ -28,7 +28,8 @@ pub(super) struct WatchResponse {
     pub(super) events: Vec<Bytes>,
 }
 
-/// An answer between its stream and the network.
+/// An answer between its stream and the network. Boxed on its way: a channel has room for 32 of what it carries from the first on,
+/// and there may be thousands of streams.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) answer: Result<WatchResponse, Status>,
@@ -38,11 +39,11 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// One that takes hardly any room.
-    pub(super) fn small(answer: Result<WatchResponse, Status>) -> Self {
-        Self {
+    pub(super) fn small(answer: Result<WatchResponse, Status>) -> Box<Self> {
+        Box::new(Self {
             answer,
             _held: None,
-        }
+        })
     }
 }
 

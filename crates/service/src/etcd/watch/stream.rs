@@ -65,7 +65,7 @@ pub(super) struct Stream {
     member: Arc<Member>,
     replica: Replica,
     hub: Hub,
-    send: mpsc::Sender<Outgoing>,
+    send: mpsc::Sender<Box<Outgoing>>,
     /// For bytes of events in answers that the network has not taken.
     room: Arc<Semaphore>,
     way: Way,
@@ -91,7 +91,7 @@ impl Stream {
         member: Arc<Member>,
         replica: Replica,
         hub: Hub,
-        send: mpsc::Sender<Outgoing>,
+        send: mpsc::Sender<Box<Outgoing>>,
     ) -> Self {
         let (way, inbox) = hub.way();
         Self {
@@ -113,7 +113,7 @@ impl Stream {
     }
 
     /// Where answers go.
-    pub(super) fn answers(&self) -> mpsc::Sender<Outgoing> {
+    pub(super) fn answers(&self) -> mpsc::Sender<Box<Outgoing>> {
         self.send.clone()
     }
 
@@ -393,7 +393,7 @@ impl Stream {
             answer: Ok(answer),
             _held: Some((room.map_err(|_| Ended)?, events)),
         };
-        self.send.send(outgoing).await.map_err(|_| Ended)
+        self.send.send(Box::new(outgoing)).await.map_err(|_| Ended)
     }
 }
 

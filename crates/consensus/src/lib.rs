@@ -19,6 +19,7 @@ mod membership;
 mod propose;
 mod raft;
 mod read;
+mod replacing;
 mod replica;
 mod snapshot;
 mod status;

@@ -2,19 +2,16 @@
 
 use std::time::Duration;
 
+use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
-use openraft::{ChangeMembers, Instant as _};
 use tally_model::MemberId;
 use tokio::time::{Instant, timeout_at};
 
 use crate::membership::Member;
-use crate::raft::{Node, TypeConfig};
+use crate::raft::TypeConfig;
 use crate::replica::Replica;
 use crate::status::{Role, Status};
-
-/// Entries that a learner may be behind when it becomes a voter: those of a moment under load.
-const BEHIND_MAX: u64 = 1_000;
 
 /// Why a request about the cluster itself was not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -158,89 +155,10 @@ impl Replica {
             Err(_) => Err(ManageError::Late("the snapshot")),
         }
     }
-
-    /// Puts a member in the place of the one that has its name: admits it as a learner, waits until
-    /// it has caught up, makes it a voter and removes the old one. Gives the removed id.
-    ///
-    /// Goes on after the deadline, as long as this member leads. Safe to repeat after a failure, also with the same new
-    /// member, or with another one.
-    ///
-    /// # Errors
-    /// See [`ManageError`].
-    pub async fn replace_member(
-        &self,
-        new: &Member,
-        deadline: std::time::Instant,
-    ) -> Result<MemberId, ManageError> {
-        if self.status().role != Role::Leader {
-            return Err(ManageError::NotLeader);
-        }
-        let (replica, new) = (self.clone(), new.clone());
-        let replaced = tokio::spawn(async move { replica.replace(&new).await });
-        match timeout_at(Instant::from_std(deadline), replaced).await {
-            Ok(Ok(replaced)) => replaced,
-            Ok(Err(failed)) => Err(ManageError::Halted(failed.to_string())),
-            Err(_) => Err(ManageError::Late("the replacement")),
-        }
-    }
-
-    async fn replace(&self, new: &Member) -> Result<MemberId, ManageError> {
-        let membership = self.status().membership;
-        let mut voters = membership.voters.clone();
-        // Beside the voter there may be learners of the name, which never caught up.
-        let same_name = membership.members.values();
-        let same_name = same_name.filter(|member| member.name == new.name && member.id != new.id);
-        let (old, learners): (Vec<MemberId>, Vec<MemberId>) = same_name
-            .map(|member| member.id)
-            .partition(|id| voters.contains(id));
-        let [old] = old[..] else {
-            return Err(ManageError::UnknownMember(new.name.clone()));
-        };
-        let learner = self.raft.add_learner(new.id.0, new.into(), false).await;
-        let admitted = learner.map_err(|error| manage_error(error, false))?.log_id;
-        self.has_caught_up(new.id, admitted.index()).await?;
-        voters.remove(&old);
-        voters.insert(new.id);
-        let voters = voters.into_iter().map(|id| id.0).collect();
-        self.change(ChangeMembers::ReplaceAllVoters(voters)).await?;
-        if !learners.is_empty() {
-            let learners = learners.into_iter().map(|id| id.0).collect();
-            self.change(ChangeMembers::RemoveNodes(learners)).await?;
-        }
-        Ok(old)
-    }
-
-    async fn change(&self, change: ChangeMembers<u64, Node>) -> Result<(), ManageError> {
-        let changed = self.raft.change_membership(change, false).await;
-        changed.map(drop).map_err(|error| manage_error(error, true))
-    }
-
-    /// Waits until a learner has everything that there was when it was admitted, and is hardly behind what came since. openraft
-    /// itself would take one that has nothing for one that has caught up, while the log is short.
-    async fn has_caught_up(&self, learner: MemberId, admitted: u64) -> Result<(), ManageError> {
-        let wait = self.raft.wait(None);
-        let waited = wait.metrics(
-            |metrics| {
-                let Some(replication) = &metrics.replication else {
-                    // It does not lead any more, and the next step says so.
-                    return true;
-                };
-                let matched = replication.get(&learner.0).cloned().flatten();
-                let matched = matched.map_or(0, |id| id.index());
-                let behind = metrics.last_log_index.unwrap_or(0).saturating_sub(matched);
-                matched >= admitted && behind <= BEHIND_MAX
-            },
-            "a learner has caught up",
-        );
-        let waited = waited.await;
-        waited
-            .map(drop)
-            .map_err(|why| ManageError::Halted(why.to_string()))
-    }
 }
 
 /// `begun`: an earlier step has been done.
-fn manage_error(
+pub(crate) fn manage_error(
     error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
     begun: bool,
 ) -> ManageError {

@@ -24,6 +24,7 @@ use crate::membership::{Member, Membership};
 use crate::propose::{NotAccepted, ProposeError};
 use crate::raft::{self, LogStorage, Network, Node, OwnDisk, Raft, StateMachine};
 use crate::read::Rounds;
+use crate::replacing::Replacing;
 use crate::status::{AppliedMark, Counters, Counts, HashMismatch, Role, Status};
 use crate::succession;
 
@@ -136,6 +137,7 @@ pub struct Inner {
     pub(crate) counts: Counts,
     pub(crate) mismatches: watch::Sender<Vec<HashMismatch>>,
     pub(crate) installing: tokio::sync::Mutex<()>,
+    pub(crate) replacing: Replacing,
     /// Who is asked whether this member leads.
     pub(crate) asking: Asking,
     /// Rounds of linearizable reads of this member's clients.
@@ -205,6 +207,7 @@ impl Replica {
             forwarder: Forwarder::default(),
             counts: Counts::default(),
             installing: tokio::sync::Mutex::new(()),
+            replacing: Replacing::default(),
             asking: Asking::default(),
             reads: Rounds::start(options.reads_waiting_max, weak.clone(), |replica| {
                 async move { replica.read_round().await }.boxed()

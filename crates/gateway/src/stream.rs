@@ -80,40 +80,42 @@ struct Answers {
     room: Room,
 }
 
-/// One answer, with the room that it takes when it is large.
+/// One answer as it is sent, with the room that it takes when it is large: both go together.
 struct Line {
-    json: Bytes,
-    room: Option<OwnedSemaphorePermit>,
+    json: Vec<u8>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Line {
+    fn as_ref(&self) -> &[u8] {
+        &self.json
+    }
 }
 
 impl Answers {
     /// The next line; `None` when the stream has ended well.
-    async fn next(&mut self) -> Result<Option<Line>, Status> {
+    async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         let Some(Made { json, room }) = self.room.line(self.call, &mut self.frames).await? else {
             return self.frames.status().map(|()| None);
         };
-        let json = [b"{\"result\":", &json[..], b"}\n"].concat().into();
-        Ok(Some(Line { json, room }))
+        Ok(Some(Bytes::from_owner(Line {
+            json: [b"{\"result\":", &json[..], b"}\n"].concat(),
+            _room: room,
+        })))
     }
 
     /// All lines, and at last how the stream ended, unless that was well. Each is one piece, and so one chunk of HTTP, as from
     /// etcd: some clients take a chunk for a line.
-    fn lines(self, first: Line) -> impl Stream<Item = Result<Bytes, Status>> + Send + 'static {
-        let next = Some((self, Some(first), None));
-        // With the room of the line that was sent; nothing after the last word.
-        stream::unfold(next, |next| async {
-            let (mut answers, line, sent) = next?;
-            // Asked for the next one, the network has the one before.
-            drop::<Option<OwnedSemaphorePermit>>(sent);
-            let line = match line {
-                Some(line) => Ok(Some(line)),
-                None => answers.next().await,
-            };
-            match line {
-                Ok(Some(Line { json, room })) => Some((Ok(json), Some((answers, None, room)))),
+    fn lines(self, first: Bytes) -> impl Stream<Item = Result<Bytes, Status>> + Send + 'static {
+        let rest = stream::unfold(Some(self), |answers| async {
+            // Nothing after the last word.
+            let mut answers = answers?;
+            match answers.next().await {
+                Ok(Some(line)) => Some((Ok(line), Some(answers))),
                 Ok(None) => None,
                 Err(status) => Some((Ok(refusal::last_line(&status).into()), None)),
             }
-        })
+        });
+        stream::once(async { Ok(first) }).chain(rest)
     }
 }

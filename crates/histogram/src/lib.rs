@@ -25,13 +25,21 @@ pub struct Histogram<T = ()> {
 pub struct PercentileStats {
     /// How many values were recorded.
     pub samples: u64,
+    /// 0.1 %.
     pub p0_1: u64,
+    /// 1 %.
     pub p1: u64,
+    /// 5 %.
     pub p5: u64,
+    /// 10 %.
     pub p10: u64,
+    /// Half of them.
     pub p50: u64,
+    /// 90 %.
     pub p90: u64,
+    /// 99 %.
     pub p99: u64,
+    /// 99.9 %.
     pub p99_9: u64,
 }
 
@@ -61,6 +69,7 @@ fn largest(bucket: usize) -> u64 {
 }
 
 impl<T> Histogram<T> {
+    /// One with nothing recorded.
     pub fn new() -> Self {
         Self {
             counts: [0; BUCKETS],
@@ -68,6 +77,7 @@ impl<T> Histogram<T> {
         }
     }
 
+    /// Records a value once.
     pub fn record(&mut self, value: u64) {
         self.record_n(value, 1);
     }
@@ -83,6 +93,7 @@ impl<T> Histogram<T> {
         self.counts.iter().fold(0, |sum, &n| sum.saturating_add(n))
     }
 
+    /// Below which values these shares lie.
     pub fn percentile_stats(&self) -> PercentileStats {
         PercentileStats {
             samples: self.total(),
@@ -136,10 +147,12 @@ pub struct AsciiChart<T = ()> {
 }
 
 impl<T> AsciiChart<T> {
+    /// Of no histogram yet.
     pub fn new() -> Self {
         Self { series: Vec::new() }
     }
 
+    /// Adds one, under a name.
     #[must_use]
     pub fn add(mut self, name: &str, histogram: Histogram<T>) -> Self {
         self.series.push((name.to_owned(), histogram));

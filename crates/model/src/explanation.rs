@@ -313,7 +313,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     entry(
         "T-509",
         "too much at once",
-        "A write, with what it compares and reads, would look at more keys, or answer with more bytes, than go into one entry of the log: every member has to do it while all others wait. Nothing was changed. Write in parts, or ask for less: without the previous values, or with a limit. Of a read, when it sorts or is a transaction, it would have to be held in memory as a whole. Ask with a limit, or for the keys alone; a range in the order of its keys may be as large as a message.",
+        "A write, with what it compares and reads, would look at more keys, delete more or longer names, or answer with or keep more bytes of values, than go into one entry of the log: every member has to do it while all others wait. Nothing was changed. Write in parts, or ask for less: without the previous values, or with a limit. Of a read, when it sorts or is a transaction, it would have to be held in memory as a whole. Ask with a limit, or for the keys alone; a range in the order of its keys may be as large as a message.",
     ),
 ];
 

@@ -150,12 +150,14 @@ pub struct KeyChanged {
 /// How many [`KeyChanged`] there may be together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AtMost {
+    /// So many.
     pub changes: usize,
     /// None comes after those whose keys have so many bytes together.
     pub key_bytes: usize,
 }
 
 impl AtMost {
+    /// Without a bound.
     pub const ALL: Self = Self {
         changes: usize::MAX,
         key_bytes: usize::MAX,

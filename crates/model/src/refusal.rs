@@ -102,7 +102,7 @@ pub enum Refusal {
     LeaseTimeMoved { term: u64, now_ms: u64 },
     /// T-508
     TooManyLeases { held: u64 },
-    /// T-509: a write looks at, or answers with, more than goes into one entry, or a read with more than is held
+    /// T-509: a write looks at, keeps, or answers with more than goes into one entry, or a read with more than is held
     /// at once.
     TooMuchAtOnce,
 }

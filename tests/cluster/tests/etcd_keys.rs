@@ -1,7 +1,7 @@
 //! Keys through the etcd API while members are killed, paused, cut off and hand over: one order explains
 //! everything that was answered, and watchers on every member are told exactly that history: no event is
 //! missing, and every answer is of what they were told. Meanwhile what they were told is compacted and removed, and
-//! members come back by snapshots.
+//! logs are so short that who was away long enough comes back by a snapshot.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tally_testkit::keys::{
     KeyCompactor, KeyHistory, KeyLoad, KeyRecord, Noted, last_event, told_alike, watchers,
 };
 use tally_testkit::leader_loss::{Deck, Fault, cluster_for};
-use tally_testkit::{Cluster, channel, rounds, seed};
+use tally_testkit::{Cluster, channel, rounds, seed, until};
 
 /// Requests that are answered in each part of a round.
 const ANSWERED: usize = 60;
@@ -82,6 +82,9 @@ async fn one_order_explains_what_clients_saw_and_watchers_are_told_it_once() -> 
         compacted.times >= rounds,
         "{compacted:?} is too little for {rounds} rounds"
     );
+    for name in cluster.names() {
+        all_is_removed(&cluster, &name, compacted.revision).await?;
+    }
     ensure!(looks >= rounds, "{looks} looks at all keys are too few");
     ends_as_it_is_stored(&cluster, &told).await?;
     cluster.stop().await
@@ -103,6 +106,25 @@ async fn round(
     let record = load.stop().await?;
     cluster.state_hashes_agree().await?;
     Ok(record)
+}
+
+/// What was compacted is removed by each member.
+async fn all_is_removed(cluster: &Cluster, name: &str, revision: i64) -> Result<()> {
+    until(
+        "all that was compacted is removed",
+        TOLD_WITHIN,
+        async || {
+            let metrics = cluster.member(name)?.http("/metrics").await?;
+            let compacted = metrics.metric("tally_compacted_revision")?;
+            let reclaiming = metrics.metric("tally_reclaiming")?;
+            ensure!(
+                i64::try_from(compacted)? >= revision && reclaiming == 0,
+                "{name} at {compacted} of {revision}, {reclaiming}"
+            );
+            Ok(())
+        },
+    )
+    .await
 }
 
 async fn everything(cluster: &Cluster) -> Result<Vec<tally_proto::mvcc::KeyValue>> {

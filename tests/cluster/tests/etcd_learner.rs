@@ -7,13 +7,14 @@ use tally_proto::etcd::cluster_client::ClusterClient;
 use tally_proto::etcd::kv_client::KvClient;
 use tally_proto::etcd::maintenance_client::MaintenanceClient;
 use tally_proto::etcd::{MemberListRequest, RangeRequest, StatusRequest};
-use tally_testkit::{Cluster, Mode, Proxy, channel, get, grow, until};
+use tally_testkit::{Cluster, Mode, Proxy, channel, get, grow, until, while_observing};
 use tonic::{Code, Request};
 
 const WITHIN: Duration = Duration::from_secs(60);
 const COMMANDS: usize = 1_000;
 /// Of a snapshot that is larger; nothing more arrives until the proxy lets it.
 const HELD_AFTER_BYTES: u64 = 400_000;
+const STAYS_ONE_FOR: Duration = Duration::from_secs(2);
 const NEW: &str = "n3";
 
 /// What members say about the new one: the leader in its list, the new one of itself, and its probe.
@@ -59,13 +60,18 @@ async fn a_learner_is_called_one_until_it_has_caught_up() -> Result<()> {
         Ok(())
     })
     .await?;
-    proxy.set(Mode::HoldRequestsAt(
-        proxy.request_bytes() + HELD_AFTER_BYTES,
-    ));
+    let held_at = proxy.request_bytes() + HELD_AFTER_BYTES;
+    proxy.set(Mode::HoldRequestsAt(held_at));
     let replacing = cluster
         .operator()
         .start(&["member", "replace", NEW, "--timeout", "2m"])?;
     until("it is a learner", WITHIN, async || {
+        is_learner(&cluster, true).await
+    })
+    .await?;
+    // And so it stays, while it does not get what it lacks.
+    proxy.request_bytes_above(held_at, WITHIN).await?;
+    while_observing("a learner without a snapshot", STAYS_ONE_FOR, async || {
         is_learner(&cluster, true).await
     })
     .await?;

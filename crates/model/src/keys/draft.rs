@@ -57,9 +57,9 @@ pub const ROWS_MAX: u64 = 2_000_000;
 /// Bytes of a name that a deletion writes like one row more: a name is in several rows, and in memory several times.
 const ROW_NAME_BYTES: usize = 128;
 
-/// What it costs to look back to an earlier revision, whatever is found: what was changed since then, or was deleted before, is
-/// passed by.
-const ROWS_OF_PAST: u64 = 10_000;
+/// What it costs to look back to an earlier revision, once for the keys and once for their number, whatever is found: what
+/// was changed since then, or was deleted before, is passed by.
+const ROWS_OF_PAST: u64 = 5_000;
 
 /// Bytes that the answer to one request which writes may have: it is stored, and passed between members.
 pub const ANSWER_BYTES_MAX: usize = 16 << 20;

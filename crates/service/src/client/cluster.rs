@@ -55,7 +55,11 @@ impl ClusterAnswers {
             let next = format!("check what listens at {address}");
             return Err(wrong(format!("{} answers there", answer.name), next));
         }
-        if status.membership.voters.contains(&new) {
+        let members = status.membership.members.values();
+        let mut voters = members.filter(|member| status.membership.voters.contains(&member.id));
+        // A change that was begun and has not ended leaves the old one a voter beside it.
+        let is_alone = voters.all(|member| member.name != name || member.id == new);
+        if status.membership.voters.contains(&new) && is_alone {
             return Ok(Found::Voter(new));
         }
         let Some(cluster) = self.0.cluster() else {

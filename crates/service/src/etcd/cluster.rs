@@ -71,7 +71,8 @@ impl Cluster for ClusterAnswers {
         &self,
         _: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        let instead = "a learner becomes a voter by itself once it has caught up";
+        let instead =
+            "tally member replace, which makes a voter of a learner once it has caught up";
         Err(rpctypes::unimplemented("MemberPromote", instead))
     }
 }

@@ -169,8 +169,19 @@ impl Lanes {
                     }
                 });
                 let opened = tokio::time::timeout_at(deadline.into(), opened).await;
-                let opened = opened.map_err(late)?;
-                opened.unwrap_or_else(|_| Err(Some(NotAccepted::NoLeader.into())))?;
+                match opened.map_err(late)? {
+                    Ok(Ok(())) => {}
+                    // Of the caller's own nothing was appended, and it may have more time than that took.
+                    Ok(Err(Some(
+                        ProposeError::Unknown | ProposeError::NotAccepted(NotAccepted::NoLeader),
+                    )))
+                    | Err(_)
+                        if Instant::now() < deadline => {}
+                    Ok(Err(Some(ProposeError::Unknown))) | Err(_) => {
+                        return Err(Some(NotAccepted::NoLeader.into()));
+                    }
+                    Ok(Err(why)) => return Err(why),
+                }
             }
         }
     }

@@ -1,10 +1,14 @@
 //! How many may watch.
 
-use anyhow::{Result, ensure};
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
 use tally_proto::etcd::kv_client::KvClient;
 use tally_proto::etcd::watch_request::RequestUnion;
 use tally_proto::etcd::{WatchCancelRequest, WatchCreateRequest};
 use tally_testkit::{Cluster, channel, until};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use crate::watching::{TOLD_WITHIN, Watching, cluster, prefix, put, told};
 
@@ -69,6 +73,92 @@ async fn a_member_has_only_so_many_watchers_and_others_may_come_when_some_go() -
         Ok(())
     })
     .await?;
+    cluster.stop().await
+}
+
+/// Their client takes nothing for a while, so all are let go. They catch up while as much happens as before, and are told of
+/// everything once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_watchers_that_were_let_go_catch_up_while_more_happens() -> Result<()> {
+    const KEYS: usize = 100;
+    const OF_EACH: usize = 10;
+    let (cluster, to) = cluster().await?;
+    let member = cluster.followers().await?.remove(0);
+    let mut watching = Watching::open(&to).await?;
+    for number in 0..KEYS * OF_EACH {
+        let key = format!("busy/{:02}", number % KEYS);
+        let created = watching.create(prefix(&key)).await?;
+        ensure!(created.created && !created.canceled, "{created:?}");
+    }
+    let behind = async || {
+        let metrics = cluster.member(&member)?.http("/metrics").await?;
+        metrics.metric("tally_watchers_reading_history")
+    };
+    until("all watchers are in the hub", TOLD_WITHIN, async || {
+        let behind = behind().await?;
+        ensure!(behind == 0, "{behind} are not");
+        Ok(())
+    })
+    .await?;
+
+    let (stop, stopping) = watch::channel(false);
+    // On connections of its own, or what it waits for would wait for it.
+    let mut kv = KvClient::new(channel(&cluster.address(&cluster.leader().await?)?).await?);
+    let writing = tokio::spawn(async move {
+        let mut put_at = vec![Vec::new(); KEYS];
+        for number in (0..KEYS).cycle() {
+            if *stopping.borrow() {
+                break;
+            }
+            let key = format!("busy/{number:02}");
+            put_at[number].push(put(&mut kv, &key, vec![b'v'; 200]).await?);
+        }
+        anyhow::Ok(put_at)
+    });
+    until("most were let go", TOLD_WITHIN, async || {
+        let behind = behind().await?;
+        ensure!(behind as usize > KEYS * OF_EACH / 2, "{behind} were");
+        Ok(())
+    })
+    .await?;
+    let (send, mut come) = mpsc::unbounded_channel();
+    let reading = tokio::spawn(async move {
+        while let Ok(answer) = watching.next().await {
+            if send.send(answer).is_err() {
+                break;
+            }
+        }
+    });
+    until("all have caught up", TOLD_WITHIN, async || {
+        let behind = behind().await?;
+        ensure!(behind == 0, "{behind} have not");
+        Ok(())
+    })
+    .await?;
+    ensure!(!writing.is_finished(), "the writer has ended");
+    stop.send_replace(true);
+    let put_at = writing.await??;
+
+    let expected: usize = put_at
+        .iter()
+        .map(|revisions| revisions.len() * OF_EACH)
+        .sum();
+    let mut told_of: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    let mut count = 0;
+    while count < expected {
+        let answer = timeout(TOLD_WITHIN, come.recv()).await;
+        let answer = answer.with_context(|| format!("{count} of {expected} events"))?;
+        let answer = answer.context("the stream ended")?;
+        ensure!(!answer.canceled, "{answer:?}");
+        count += answer.events.len();
+        let events = answer.events.iter().map(|event| told(event).3);
+        told_of.entry(answer.watch_id).or_default().extend(events);
+    }
+    for (watch, revisions) in told_of {
+        let key = usize::try_from(watch)? % KEYS;
+        ensure!(revisions == put_at[key], "{watch}: {revisions:?}");
+    }
+    reading.abort();
     cluster.stop().await
 }
 

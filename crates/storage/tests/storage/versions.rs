@@ -4,8 +4,10 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use tally_model::command::Compact;
-use tally_model::keys::{DeleteRange, LeaseOf, Put, Txn};
-use tally_model::{Command, KeyOp, KeyRange, Revision, Settings, View};
+use tally_model::keys::{DeleteRange, LeaseOf, Put, Range, Txn};
+use tally_model::{
+    Answer, Command, Effect, KeyAnswer, KeyOp, KeyRange, Outcome, Revision, Settings, View,
+};
 
 use crate::member::Member;
 use crate::restart::keys_at;
@@ -203,4 +205,67 @@ fn what_nobody_wants_of_the_history_is_passed_by_in_parts() {
         }
     }
     assert!((4..=20).contains(&parts), "{parts} parts");
+}
+
+/// Entries that are applied together look back over each other's rows, before these are written.
+#[test]
+fn looking_back_over_many_versions_is_the_same_within_a_batch() {
+    let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [alone, together] = [0, 1].map(|number| Member::open(directories[number].path()));
+    let mut entries: Vec<_> = [found(Settings::default()), open_session(MARKER_A)]
+        .into_iter()
+        .zip(0..)
+        .map(|(begins, index)| proposal(index, 0, untagged(begins)))
+        .collect();
+    let mut push = |command| {
+        let index = entries.len() as u64;
+        let request = tagged(1, index - 1, index - 1, MARKER_A, command);
+        entries.push(proposal(index, 0, request));
+    };
+    for number in 0..120 {
+        let key: &[u8] = if number % 60 == 30 { b"b" } else { b"a" };
+        push(Command::Keys(put(key, b"value")));
+    }
+    for at in [2, 30, 31, 32, 33, 34, 60, 90, 120] {
+        let past = |keys| {
+            KeyOp::Range(Range {
+                at: Some(Revision(at)),
+                ..Range::of(keys)
+            })
+        };
+        let all = KeyRange::From(Bytes::from_static(b"\0"));
+        push(Command::Keys(KeyOp::Txn(Txn {
+            compare: Vec::new(),
+            success: vec![
+                put(b"c", b"value"),
+                past(all),
+                past(KeyRange::One(Bytes::from_static(b"a"))),
+            ],
+            failure: Vec::new(),
+        })));
+    }
+    let one_by_one: Vec<_> = entries
+        .iter()
+        .map(|entry| alone.state.apply(entry).unwrap())
+        .collect();
+    let at_once = together.state.apply_all(entries).unwrap();
+    assert_eq!(one_by_one, at_once);
+    assert_eq!(alone.state.state_hash(), together.state.state_hash());
+    // As of revision 2 there was one key, in its first version.
+    let Some(Some(Answer {
+        outcome:
+            Outcome::Applied {
+                effect: Effect::Keys(KeyAnswer::Txn { answers, .. }),
+                ..
+            },
+        ..
+    })) = at_once.get(122)
+    else {
+        panic!("{:?}", at_once.get(122));
+    };
+    let [_, KeyAnswer::Range(first), KeyAnswer::Range(one)] = &answers[..] else {
+        panic!("{answers:?}");
+    };
+    assert_eq!((first.count, first.found[0].version), (1, 1));
+    assert_eq!(first.found, one.found);
 }

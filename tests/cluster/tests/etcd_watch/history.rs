@@ -4,11 +4,12 @@ use anyhow::{Context, Result, ensure};
 use tally_proto::etcd::kv_client::KvClient;
 use tally_proto::etcd::watch_request::RequestUnion;
 use tally_proto::etcd::{WatchCancelRequest, WatchCreateRequest, WatchProgressRequest};
+use tally_proto::mvcc::event::EventType;
 use tally_testkit::{Cluster, channel, until};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
-use crate::watching::{TOLD_WITHIN, Watching, cluster, prefix, put, put_at_once, told};
+use crate::watching::{TOLD_WITHIN, Watching, cluster, delete, prefix, put, put_at_once, told};
 
 /// One stream is not read from until far more has happened than may wait for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,6 +52,46 @@ async fn a_slow_watcher_misses_nothing_and_keeps_nobody_waiting() -> Result<()> 
             "{key} at r{at} after r{revision}"
         );
         revision = at;
+    }
+    cluster.stop().await
+}
+
+/// Events of deletions are small, and what they replaced is not: it is read in parts, of whole revisions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_values_that_were_replaced_are_told_once() -> Result<()> {
+    const KEYS: usize = 20;
+    const BYTES: usize = 256 << 10;
+    let (cluster, to) = cluster().await?;
+    let mut kv = KvClient::new(to.clone());
+    let key = |number: usize| format!("large/{number:02}");
+    for number in 0..KEYS {
+        put(&mut kv, &key(number), vec![b'v'; BYTES]).await?;
+    }
+    let watch = |start_revision| WatchCreateRequest {
+        prev_kv: true,
+        start_revision,
+        ..prefix("large/")
+    };
+    let mut present = Watching::open(&to).await?;
+    present.create(watch(0)).await?;
+    let mut first = 0;
+    for number in 0..KEYS {
+        let revision = delete(&mut kv, &key(number)).await?;
+        first = if number == 0 { revision } else { first };
+    }
+    let mut past = Watching::open(&to).await?;
+    past.create(watch(first)).await?;
+    for watching in [&mut present, &mut past] {
+        let events = watching.events(KEYS).await?;
+        for (number, (_, event)) in events.iter().enumerate() {
+            let (kind, name, _, _) = told(event);
+            let before = event.prev_kv.as_ref().map_or(0, |pair| pair.value.len());
+            ensure!(
+                (kind, name, before) == (EventType::Delete, key(number), BYTES),
+                "{number}: {before} bytes before {:?}",
+                told(event)
+            );
+        }
     }
     cluster.stop().await
 }

@@ -13,6 +13,9 @@ use super::view::{StateView, key_rows};
 use crate::table::key_version::Version;
 use crate::table::{self, key, key_event, key_version};
 
+/// A key, by how its versions' rows begin, with its last version up to a revision.
+type KeyAt = (Vec<u8>, Option<Version>);
+
 /// Versions of a key that are passed by; of more, those that are wanted are looked up.
 const PASSED_BY_MAX: usize = 32;
 
@@ -99,11 +102,7 @@ impl StateView<'_> {
 
     /// The key that the cursor stands at, by how its rows begin, with its last version up to a revision if there is one.
     /// Leaves the cursor at the next key. Few versions are passed by; of many the one is looked up.
-    fn next_key_at(
-        &self,
-        cursor: &mut Cursor<'_>,
-        at: Revision,
-    ) -> Result<Option<(Vec<u8>, Option<Version>)>, String> {
+    fn next_key_at(&self, cursor: &mut Cursor<'_>, at: Revision) -> Result<Option<KeyAt>, String> {
         let Some((row, _)) = cursor.row() else {
             return Ok(None);
         };

@@ -74,7 +74,8 @@ struct Watchers {
     next: u64,
     all: BTreeMap<u64, Watcher>,
     index: Index,
-    previous_wanted: usize,
+    /// Of those who want to know what was there before.
+    of_previous: Index,
     /// Who asked to be told how far the hub has come once it has come to a revision.
     progress_asked: Vec<(Revision, Way)>,
 }
@@ -84,20 +85,15 @@ impl Watchers {
         let Some(watcher) = self.all.remove(&number) else {
             return;
         };
-        self.previous_wanted -= usize::from(watcher.wanted.previous);
         self.index.remove(&watcher.wanted.keys, number);
+        if watcher.wanted.previous {
+            self.of_previous.remove(&watcher.wanted.keys, number);
+        }
     }
 
     /// True when somebody wants to know what was there before an event.
     fn wants_previous(&self, event: &KeyEvent) -> bool {
-        let mut wants = false;
-        if self.previous_wanted > 0 {
-            self.index.each(event.key(), |group| {
-                let mut watchers = group.watchers.iter().filter_map(|one| self.all.get(one));
-                wants |= watchers.any(|watcher| watcher.wanted.wants_previous(event));
-            });
-        }
-        wants
+        self.of_previous.has(event.key())
     }
 
     /// Tells everyone of the events up to a revision.
@@ -248,8 +244,10 @@ impl Hub {
         }
         let number = watchers.next;
         watchers.next += 1;
-        watchers.previous_wanted += usize::from(wanted.previous);
         watchers.index.insert(&wanted.keys, number);
+        if wanted.previous {
+            watchers.of_previous.insert(&wanted.keys, number);
+        }
         let watcher = Watcher {
             watch,
             wanted: wanted.clone(),

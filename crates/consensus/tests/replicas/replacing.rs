@@ -26,7 +26,7 @@ async fn a_new_member_takes_the_place_of_a_lost_one() {
         .replace_member(&member, soon())
         .await
         .unwrap();
-    assert_eq!(removed, cluster.id(lost));
+    assert_eq!(removed, Some(cluster.id(lost)));
     let replica = cluster.replica(fresh);
     until("it votes", || {
         replica
@@ -68,10 +68,15 @@ async fn a_new_member_votes_once_it_has_caught_up_and_not_before() {
     let removed = replica
         .replace_member(&cluster.member(second), soon())
         .await;
-    assert_eq!(removed.unwrap(), cluster.id(lost));
+    assert_eq!(removed.unwrap(), Some(cluster.id(lost)));
     let membership = replica.status().membership;
     assert!(membership.voters.contains(&cluster.id(second)));
     let ids: Vec<_> = membership.members.keys().copied().collect();
     let gone = [cluster.id(lost), cluster.id(first)];
     assert!(ids.iter().all(|id| !gone.contains(id)), "{membership:?}");
+    // Once more, there is nobody to replace.
+    let again = replica
+        .replace_member(&cluster.member(second), soon())
+        .await;
+    assert_eq!(again, Ok(None));
 }

@@ -55,10 +55,9 @@ impl ClusterAnswers {
             let next = format!("check what listens at {address}");
             return Err(wrong(format!("{} answers there", answer.name), next));
         }
-        let members = status.membership.members.values();
-        let mut voters = members.filter(|member| status.membership.voters.contains(&member.id));
-        // A change that was begun and has not ended leaves the old one a voter beside it.
-        let is_alone = voters.all(|member| member.name != name || member.id == new);
+        // A change that was begun and has not ended leaves others of the name.
+        let mut members = status.membership.members.values();
+        let is_alone = members.all(|member| member.name != name || member.id == new);
         if status.membership.voters.contains(&new) && is_alone {
             return Ok(Found::Voter(new));
         }
@@ -139,7 +138,7 @@ impl Cluster for ClusterAnswers {
         let replaced = replica.replace_member(&new, deadline).await;
         let removed = replaced.map_err(|error| failed(&replica, &error))?;
         Ok(Response::new(ReplaceMemberResponse {
-            removed: removed.0,
+            removed: removed.map_or(0, |id| id.0),
             added: new.id.0,
         }))
     }

@@ -22,6 +22,7 @@ const WINDOW_MAX: u64 = 512;
 
 /// How long to wait for a session, whoever needs it.
 const OPENED_WITHIN: Duration = Duration::from_secs(10);
+const OPENED_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// See the module.
 pub(super) struct Lanes {
@@ -176,7 +177,10 @@ impl Lanes {
                         ProposeError::Unknown | ProposeError::NotAccepted(NotAccepted::NoLeader),
                     )))
                     | Err(_)
-                        if Instant::now() < deadline => {}
+                        if Instant::now() < deadline =>
+                    {
+                        tokio::time::sleep(OPENED_AGAIN_AFTER).await;
+                    }
                     Ok(Err(Some(ProposeError::Unknown))) | Err(_) => {
                         return Err(Some(NotAccepted::NoLeader.into()));
                     }

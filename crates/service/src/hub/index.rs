@@ -72,6 +72,17 @@ impl Index {
         }
     }
 
+    /// True when anybody watches a key.
+    pub(crate) fn has(&self, key: &Bytes) -> bool {
+        let is_one = || self.keys.contains_key(key);
+        let point = Edge::Key(key.clone())..Edge::Key(key.clone());
+        let in_range = || {
+            let mut ranges = self.ranges.iter_contains(&point);
+            ranges.any(|(range, _)| range.contains(&point.start))
+        };
+        is_one() || in_range()
+    }
+
     /// Shows each group that watches a key.
     pub(crate) fn each<'a>(&'a self, key: &Bytes, mut visit: impl FnMut(&'a Group)) {
         if let Some(group) = self.keys.get(key) {

@@ -158,11 +158,6 @@ impl Wanted {
         }
     }
 
-    /// True when it is to be told what was there before an event of its keys.
-    pub(crate) fn wants_previous(&self, event: &KeyEvent) -> bool {
-        self.previous && self.accepts_kind(event)
-    }
-
     /// What is wanted of events of its keys: the same batch when it is all of them.
     pub(crate) fn share_of(&self, events: &Batch) -> Batch {
         let accepts = |told: &&Arc<Told>| self.accepts_kind(&told.event);

@@ -208,7 +208,7 @@ impl Stream {
         self.serial += 1;
         let serial = self.serial;
         self.behind
-            .insert(Watch { id, serial }, &wanted.keys, Revision(from.0 - 1));
+            .insert(Watch { id, serial }, &wanted, Revision(from.0 - 1));
         let watcher = Watcher {
             serial,
             wanted,
@@ -238,7 +238,7 @@ impl Stream {
             id,
             serial: watcher.serial,
         };
-        self.behind.remove(watch, &watcher.wanted.keys);
+        self.behind.remove(watch, &watcher.wanted);
         Some(watcher)
     }
 
@@ -298,8 +298,8 @@ impl Stream {
                     // What it does not want to be told of counts as known.
                     let through = through.max(Revision(watcher.from.0 - 1));
                     watcher.from = through.next();
-                    let keys = watcher.wanted.keys.clone();
-                    self.behind.insert(watch, &keys, through);
+                    let wanted = watcher.wanted.clone();
+                    self.behind.insert(watch, &wanted, through);
                 }
                 Ok(())
             }
@@ -358,8 +358,8 @@ impl Stream {
             watcher.begun = true;
             // It has read as far as this, which may be further than the hub has told.
             watcher.from = watcher.from.max(through.next());
-            let keys = watcher.wanted.keys.clone();
-            self.behind.remove(watch, &keys);
+            let wanted = watcher.wanted.clone();
+            self.behind.remove(watch, &wanted);
         }
     }
 

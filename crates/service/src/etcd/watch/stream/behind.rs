@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use tally_model::{KeyEvent, KeyRange, Revision, View};
+use tally_model::{KeyEvent, Revision, View};
 
 use super::{Ended, Stream};
-use crate::hub::{self, Batch, Group, Index, Place, ROWS_AT_ONCE, Told, Watch};
+use crate::hub::{self, Batch, Group, Index, Place, ROWS_AT_ONCE, Told, Wanted, Watch};
 
 /// Events that are handed to watchers of different keys at once, each counted for each of these.
 const HANDED_AT_ONCE: usize = 1 << 16;
+/// Events that watchers are told at once, each counted for each of them, and bytes of these.
+const TOLD_AT_ONCE: usize = 1 << 16;
+const TOLD_BYTES_AT_ONCE: usize = 4 << 20;
 
 /// Who is behind, and how far each of them has come.
 #[derive(Default)]
@@ -20,8 +23,11 @@ pub(super) struct Behind {
     /// The same by how far they have come.
     positions: BTreeSet<(Revision, u64)>,
     index: Index,
-    /// Those that were at most here have had their turn.
+    /// Of those who want to know what was there before.
+    of_previous: Index,
+    /// Those that were at most here have had their turn, of those that were at most at the end of the lap when it began.
     turn: Option<Revision>,
+    lap: Option<Revision>,
 }
 
 /// What was read of the history for those that are behind.
@@ -42,17 +48,23 @@ impl Behind {
     }
 
     /// Takes a watcher in that knows everything up to a revision.
-    pub(super) fn insert(&mut self, watch: Watch, keys: &KeyRange, through: Revision) {
-        self.remove(watch, keys);
+    pub(super) fn insert(&mut self, watch: Watch, wanted: &Wanted, through: Revision) {
+        self.remove(watch, wanted);
         self.watches.insert(watch.serial, (watch, through));
         self.positions.insert((through, watch.serial));
-        self.index.insert(keys, watch.serial);
+        self.index.insert(&wanted.keys, watch.serial);
+        if wanted.previous {
+            self.of_previous.insert(&wanted.keys, watch.serial);
+        }
     }
 
-    pub(super) fn remove(&mut self, watch: Watch, keys: &KeyRange) {
+    pub(super) fn remove(&mut self, watch: Watch, wanted: &Wanted) {
         if let Some((_, through)) = self.watches.remove(&watch.serial) {
             self.positions.remove(&(through, watch.serial));
-            self.index.remove(keys, watch.serial);
+            self.index.remove(&wanted.keys, watch.serial);
+            if wanted.previous {
+                self.of_previous.remove(&wanted.keys, watch.serial);
+            }
         }
     }
 
@@ -65,15 +77,24 @@ impl Behind {
         }
     }
 
-    /// From where to read next: one after the other, from the one that is furthest behind. Who is far behind holds up nobody
-    /// who is not.
-    fn next_turn(&self) -> Option<Revision> {
-        let later = self.turn.and_then(|turn| {
-            let later = (Bound::Excluded((turn, u64::MAX)), Bound::Unbounded);
-            self.positions.range(later).next()
+    /// From where to read next: lap after lap, each from the one that is furthest behind to who was the first when it
+    /// began. So who is far behind holds up nobody who is not, nor the other way round.
+    fn next_turn(&mut self) -> Option<Revision> {
+        let later = match (self.turn, self.lap) {
+            (Some(turn), Some(lap)) if turn < lap => {
+                let rest = (
+                    Bound::Excluded((turn, u64::MAX)),
+                    Bound::Included((lap, u64::MAX)),
+                );
+                self.positions.range(rest).next().copied()
+            }
+            (_, _) => None,
+        };
+        let next = later.or_else(|| {
+            self.lap = self.positions.last().map(|(last, _)| *last);
+            self.positions.first().copied()
         });
-        let next = later.or_else(|| self.positions.first());
-        next.map(|(through, _)| *through)
+        next.map(|(through, _)| through)
     }
 
     /// Those that know everything up to `from` or a later revision, but not up to `until`.
@@ -131,7 +152,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Lets watchers that know everything up to a revision into the hub, all or none of them.
+    /// Lets watchers that know everything up to a revision into the hub, as long as it has not told of more.
     fn enter_hub(&self, watches: &[Watch], through: Revision) -> Vec<(Watch, Place)> {
         let mut places = Vec::new();
         for watch in watches {
@@ -153,12 +174,9 @@ impl Stream {
         let bytes_max = self.hub.readable_at_once();
         let read = state.with_view(|view| {
             let globals = view.globals();
-            let events = view.events_after(from, ROWS_AT_ONCE, bytes_max, |event| {
-                let mut wanted = false;
-                self.behind.index.each(event.key(), |_| wanted = true);
-                wanted
-            });
-            let wants_previous = |event: &KeyEvent| self.wants_previous(event);
+            let wanted = |event: &KeyEvent| self.behind.index.has(event.key());
+            let events = view.events_after(from, ROWS_AT_ONCE, bytes_max, wanted);
+            let wants_previous = |event: &KeyEvent| self.behind.of_previous.has(event.key());
             let waiting = self.hub.waiting();
             let (told, reached) = hub::read_told(view, events, wants_previous, bytes_max, waiting);
             let (handed, reached) = self.handed(&told, reached);
@@ -171,9 +189,9 @@ impl Stream {
                     }
                 });
             let watch = |(watch, _): (Watch, Revision)| watch;
-            let served: Vec<Watch> = served.into_iter().map(watch).collect();
+            let (told, served) = self.shared_out(&handed, served.into_iter().map(watch));
             Read {
-                told: self.shared_out(handed, &served),
+                told,
                 served,
                 lost: lost.into_iter().map(watch).collect(),
                 compacted: globals.compacted,
@@ -181,22 +199,6 @@ impl Stream {
             }
         });
         read.map_err(|_| Ended)
-    }
-
-    /// True when somebody who is behind wants to know what was there before an event.
-    fn wants_previous(&self, event: &KeyEvent) -> bool {
-        let mut wants = false;
-        self.behind.index.each(event.key(), |group| {
-            let mut watches = group
-                .watchers
-                .iter()
-                .filter_map(|serial| self.behind.watches.get(serial));
-            wants |= watches.any(|(watch, _)| {
-                let watcher = self.watchers.get(&watch.id);
-                watcher.is_some_and(|watcher| watcher.wanted.wants_previous(event))
-            });
-        });
-        wants
     }
 
     /// Which watchers want which of these events, as far as that is not too much at once; up to which revision that is all.
@@ -225,25 +227,49 @@ impl Stream {
         (handed.collect(), through)
     }
 
-    /// What each of these watchers is to be told.
-    fn shared_out(&self, handed: Vec<(&Group, Batch)>, served: &[Watch]) -> Vec<(Watch, Batch)> {
-        let served: BTreeMap<u64, Watch> = served.iter().map(|one| (one.serial, *one)).collect();
-        let mut told = Vec::new();
+    /// What each of these watchers is to be told, and who then knows all of it. Of what would be too much for one step the
+    /// rest have their turn later: meanwhile the client is heard, and those that are not behind are told.
+    fn shared_out(
+        &self,
+        handed: &[(&Group, Batch)],
+        watches: impl Iterator<Item = Watch>,
+    ) -> (Vec<(Watch, Batch)>, Vec<Watch>) {
+        let mut of_watcher = BTreeMap::new();
         for (group, events) in handed {
-            let watches = group
-                .watchers
-                .iter()
-                .filter_map(|serial| served.get(serial));
-            for watch in watches {
-                let Some(watcher) = self.watchers.get(&watch.id) else {
+            of_watcher.extend(
+                group
+                    .watchers
+                    .iter()
+                    .map(|serial| (*serial, (group.number, events))),
+            );
+        }
+        // By group and filters.
+        let mut shares: BTreeMap<(u64, bool, bool), (Batch, usize)> = BTreeMap::new();
+        let (mut told, mut served): (Vec<(Watch, Batch)>, Vec<Watch>) = Default::default();
+        let (mut events, mut bytes) = (0, 0);
+        for watch in watches {
+            let watcher = self.watchers.get(&watch.id);
+            if let Some(watcher) = watcher
+                && let Some((group, all)) = of_watcher.get(&watch.serial)
+            {
+                if events >= TOLD_AT_ONCE || bytes >= TOLD_BYTES_AT_ONCE {
                     continue;
-                };
-                let events = watcher.wanted.share_of(&events);
-                if !events.is_empty() {
-                    told.push((*watch, events));
+                }
+                let wanted = &watcher.wanted;
+                let share = shares.entry((*group, wanted.puts, wanted.deletions));
+                let (share, its_bytes) = share.or_insert_with(|| {
+                    let share = wanted.share_of(all);
+                    let bytes = share.iter().map(|told| told.bytes()).sum();
+                    (share, bytes)
+                });
+                if !share.is_empty() {
+                    events += share.len();
+                    bytes += *its_bytes;
+                    told.push((watch, share.clone()));
                 }
             }
+            served.push(watch);
         }
-        told
+        (told, served)
     }
 }

@@ -163,10 +163,15 @@ impl AtMost {
         key_bytes: usize::MAX,
     };
 
+    /// True when no more may come after so many, whose keys have so many bytes together.
+    pub fn is_reached(&self, changes: usize, key_bytes: usize) -> bool {
+        changes >= self.changes || key_bytes >= self.key_bytes
+    }
+
     /// True when no more may come after these.
     pub fn is_reached_by(&self, changed: &[KeyChanged]) -> bool {
-        let bytes = || changed.iter().map(|one| one.key.len()).sum::<usize>();
-        changed.len() >= self.changes || bytes() >= self.key_bytes
+        let key_bytes = changed.iter().map(|one| one.key.len()).sum();
+        self.is_reached(changed.len(), key_bytes)
     }
 }
 

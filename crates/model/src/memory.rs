@@ -157,7 +157,7 @@ impl View for MemoryState {
         changed.sort_by_key(|changed| changed.id);
         let (mut changes, mut key_bytes) = (0, 0);
         changed.retain(|changed| {
-            let goes_on = changes < at_most.changes && key_bytes < at_most.key_bytes;
+            let goes_on = !at_most.is_reached(changes, key_bytes);
             changes += 1;
             key_bytes += changed.key.len();
             goes_on

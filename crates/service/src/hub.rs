@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use way::MEMBER_WAITING_BYTES_MAX;
 
 pub(crate) use amount::{Amount, Share};
-pub(crate) use index::{Group, Index};
+pub(crate) use index::{Group, Watched};
 pub(crate) use told::{Batch, Told, Wanted, read_told};
 pub(crate) use way::{Delivery, Inbox, WAITING_BYTES_MAX, Watch, Way};
 
@@ -73,9 +73,7 @@ struct Watchers {
     position: Option<Revision>,
     next: u64,
     all: BTreeMap<u64, Watcher>,
-    index: Index,
-    /// Of those who want to know what was there before.
-    of_previous: Index,
+    index: Watched,
     /// Who asked to be told how far the hub has come once it has come to a revision.
     progress_asked: Vec<(Revision, Way)>,
 }
@@ -85,15 +83,7 @@ impl Watchers {
         let Some(watcher) = self.all.remove(&number) else {
             return;
         };
-        self.index.remove(&watcher.wanted.keys, number);
-        if watcher.wanted.previous {
-            self.of_previous.remove(&watcher.wanted.keys, number);
-        }
-    }
-
-    /// True when somebody wants to know what was there before an event.
-    fn wants_previous(&self, event: &KeyEvent) -> bool {
-        self.of_previous.has(event.key())
+        self.index.remove(&watcher.wanted, number);
     }
 
     /// Tells everyone of the events up to a revision.
@@ -158,7 +148,7 @@ impl Watchers {
 /// True when somebody wants to know what was there before an event, and nobody did when it was read.
 fn lacks_previous(watchers: &Watchers, events: &[Arc<Told>]) -> bool {
     let mut without = events.iter().filter(|told| !told.is_with_previous());
-    without.any(|told| watchers.wants_previous(&told.event))
+    without.any(|told| watchers.index.wants_previous(told.event.key()))
 }
 
 /// See the module. Clones are the same hub.
@@ -244,10 +234,7 @@ impl Hub {
         }
         let number = watchers.next;
         watchers.next += 1;
-        watchers.index.insert(&wanted.keys, number);
-        if wanted.previous {
-            watchers.of_previous.insert(&wanted.keys, number);
-        }
+        watchers.index.insert(wanted, number);
         let watcher = Watcher {
             watch,
             wanted: wanted.clone(),
@@ -320,7 +307,7 @@ impl Hub {
         }
         let (intact, events, through) = state.with_view(|view| {
             let events = view.events_after(after, ROWS_AT_ONCE, BYTES_AT_ONCE, |_| true);
-            let wants_previous = |event: &KeyEvent| self.lock().wants_previous(event);
+            let wants_previous = |event: &KeyEvent| self.lock().index.wants_previous(event.key());
             let waiting = self.waiting();
             let (told, through) =
                 told::read_told(view, events, wants_previous, BYTES_AT_ONCE, waiting);

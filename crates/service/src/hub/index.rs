@@ -7,6 +7,8 @@ use bytes::Bytes;
 use interavl::IntervalTree;
 use tally_model::KeyRange;
 
+use super::told::Wanted;
+
 /// Where a range of keys begins or ends.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Edge {
@@ -25,14 +27,14 @@ pub(crate) struct Group {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Index {
+struct Index {
     next: u64,
     keys: HashMap<Bytes, Group>,
     ranges: IntervalTree<Edge, Group>,
 }
 
 impl Index {
-    pub(crate) fn insert(&mut self, keys: &KeyRange, watcher: u64) {
+    fn insert(&mut self, keys: &KeyRange, watcher: u64) {
         let number = self.next;
         self.next += 1;
         let new = || Group {
@@ -51,7 +53,7 @@ impl Index {
         group.watchers.insert(watcher);
     }
 
-    pub(crate) fn remove(&mut self, keys: &KeyRange, watcher: u64) {
+    fn remove(&mut self, keys: &KeyRange, watcher: u64) {
         let leave = |group: &mut Group| {
             group.watchers.remove(&watcher);
             group.watchers.is_empty()
@@ -73,7 +75,7 @@ impl Index {
     }
 
     /// True when anybody watches a key.
-    pub(crate) fn has(&self, key: &Bytes) -> bool {
+    fn has(&self, key: &Bytes) -> bool {
         let is_one = || self.keys.contains_key(key);
         let point = Edge::Key(key.clone())..Edge::Key(key.clone());
         let in_range = || {
@@ -84,7 +86,7 @@ impl Index {
     }
 
     /// Shows each group that watches a key.
-    pub(crate) fn each<'a>(&'a self, key: &Bytes, mut visit: impl FnMut(&'a Group)) {
+    fn each<'a>(&'a self, key: &Bytes, mut visit: impl FnMut(&'a Group)) {
         if let Some(group) = self.keys.get(key) {
             visit(group);
         }
@@ -96,6 +98,44 @@ impl Index {
                 visit(group);
             }
         }
+    }
+}
+
+/// Who watches a key, and whether anybody of them wants to know what was there before.
+#[derive(Debug, Default)]
+pub(crate) struct Watched {
+    all: Index,
+    of_previous: Index,
+}
+
+impl Watched {
+    pub(crate) fn insert(&mut self, wanted: &Wanted, watcher: u64) {
+        self.all.insert(&wanted.keys, watcher);
+        if wanted.previous {
+            self.of_previous.insert(&wanted.keys, watcher);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, wanted: &Wanted, watcher: u64) {
+        self.all.remove(&wanted.keys, watcher);
+        if wanted.previous {
+            self.of_previous.remove(&wanted.keys, watcher);
+        }
+    }
+
+    /// True when anybody watches a key.
+    pub(crate) fn has(&self, key: &Bytes) -> bool {
+        self.all.has(key)
+    }
+
+    /// True when somebody wants to know what was there before an event of a key.
+    pub(crate) fn wants_previous(&self, key: &Bytes) -> bool {
+        self.of_previous.has(key)
+    }
+
+    /// Shows each group that watches a key.
+    pub(crate) fn each<'a>(&'a self, key: &Bytes, visit: impl FnMut(&'a Group)) {
+        self.all.each(key, visit);
     }
 }
 

@@ -557,7 +557,7 @@ impl View for StateView<'_> {
         let until = table::after_prefix(&key_event::key(until));
         let (mut changed, mut bytes) = (Vec::new(), 0);
         self.each_row(from, until, |row, value| {
-            if changed.len() >= at_most.changes || bytes >= at_most.key_bytes {
+            if at_most.is_reached(changed.len(), bytes) {
                 return Ok(ControlFlow::Break(()));
             }
             let event = table::decode::<key_event::Stored, KeyEvent>(value)?;

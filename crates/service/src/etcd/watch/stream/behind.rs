@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tally_model::{KeyEvent, Revision, View};
 
 use super::{Ended, Stream};
-use crate::hub::{self, Batch, Group, Index, Place, ROWS_AT_ONCE, Told, Wanted, Watch};
+use crate::hub::{self, Batch, Group, Place, ROWS_AT_ONCE, Told, Wanted, Watch, Watched};
 
 /// Events that are handed to watchers of different keys at once, each counted for each of these.
 const HANDED_AT_ONCE: usize = 1 << 16;
@@ -22,9 +22,7 @@ pub(super) struct Behind {
     watches: BTreeMap<u64, (Watch, Revision)>,
     /// The same by how far they have come.
     positions: BTreeSet<(Revision, u64)>,
-    index: Index,
-    /// Of those who want to know what was there before.
-    of_previous: Index,
+    index: Watched,
     /// Those that were at most here have had their turn, of those that were at most at the end of the lap when it began.
     turn: Option<Revision>,
     lap: Option<Revision>,
@@ -52,19 +50,13 @@ impl Behind {
         self.remove(watch, wanted);
         self.watches.insert(watch.serial, (watch, through));
         self.positions.insert((through, watch.serial));
-        self.index.insert(&wanted.keys, watch.serial);
-        if wanted.previous {
-            self.of_previous.insert(&wanted.keys, watch.serial);
-        }
+        self.index.insert(wanted, watch.serial);
     }
 
     pub(super) fn remove(&mut self, watch: Watch, wanted: &Wanted) {
         if let Some((_, through)) = self.watches.remove(&watch.serial) {
             self.positions.remove(&(through, watch.serial));
-            self.index.remove(&wanted.keys, watch.serial);
-            if wanted.previous {
-                self.of_previous.remove(&wanted.keys, watch.serial);
-            }
+            self.index.remove(wanted, watch.serial);
         }
     }
 
@@ -176,7 +168,7 @@ impl Stream {
             let globals = view.globals();
             let wanted = |event: &KeyEvent| self.behind.index.has(event.key());
             let events = view.events_after(from, ROWS_AT_ONCE, bytes_max, wanted);
-            let wants_previous = |event: &KeyEvent| self.behind.of_previous.has(event.key());
+            let wants_previous = |event: &KeyEvent| self.behind.index.wants_previous(event.key());
             let waiting = self.hub.waiting();
             let (told, reached) = hub::read_told(view, events, wants_previous, bytes_max, waiting);
             let (handed, reached) = self.handed(&told, reached);

@@ -321,6 +321,19 @@ impl Cluster {
         .await
     }
 
+    /// Waits until a member that was started on an empty directory says so: it may be put in its own place then.
+    ///
+    /// # Errors
+    /// When it does not after a minute.
+    pub async fn says_it_was_emptied(&self, name: &str) -> Result<()> {
+        until(&format!("{name} was emptied"), SETTLED_WITHIN, async || {
+            let answer = self.member(name)?.http("/readyz").await?;
+            ensure!(answer.body.contains("T-011"), "{answer:?}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Waits until every started member is ready and they agree on a leader.
     ///
     /// # Errors

@@ -199,12 +199,7 @@ pub async fn replace(cluster: &mut Cluster, name: &str) -> Result<()> {
     cluster.kill(name)?;
     cluster.wipe(name)?;
     cluster.launch(name)?;
-    until("it says that it was emptied", STEP_WITHIN, async || {
-        let answer = cluster.member(name)?.http("/readyz").await?;
-        ensure!(answer.body.contains("T-011"), "{answer:?}");
-        Ok(())
-    })
-    .await?;
+    cluster.says_it_was_emptied(name).await?;
     let replaced = cluster
         .operator()
         .start(&["member", "replace", name, "--timeout", "10m"])?;

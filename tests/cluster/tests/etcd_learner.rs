@@ -54,12 +54,7 @@ async fn a_learner_is_called_one_until_it_has_caught_up() -> Result<()> {
     cluster.kill(NEW)?;
     cluster.wipe(NEW)?;
     cluster.launch(NEW)?;
-    until("it says that it was emptied", WITHIN, async || {
-        let answer = cluster.member(NEW)?.http("/readyz").await?;
-        ensure!(answer.body.contains("T-011"), "{answer:?}");
-        Ok(())
-    })
-    .await?;
+    cluster.says_it_was_emptied(NEW).await?;
     let held_at = proxy.request_bytes() + HELD_AFTER_BYTES;
     proxy.set(Mode::HoldRequestsAt(held_at));
     let replacing = cluster

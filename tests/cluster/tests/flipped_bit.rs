@@ -242,12 +242,7 @@ async fn repair(cluster: &mut Cluster, victim: &str) -> Result<()> {
     let data = cluster.member(victim)?.data_dir().to_owned();
     fs::rename(&data, data.with_extension("damaged"))?;
     cluster.launch(victim)?;
-    until("the empty member is known", LOADED_WITHIN, async || {
-        let answer = cluster.member(victim)?.http("/readyz").await?;
-        ensure!(answer.body.contains("T-011"), "{answer:?}");
-        Ok(())
-    })
-    .await?;
+    cluster.says_it_was_emptied(victim).await?;
     let replace = ["member", "replace", victim];
     cluster.operator().run(&replace).await?.expect_code(0)?;
     cluster.all_ready().await?;
